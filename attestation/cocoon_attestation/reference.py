@@ -1,0 +1,159 @@
+"""Reference values: the measurements that a release of the enclave image is known by.
+
+The full values stand on chain as a ``Release`` cell; its representation hash is the release id that a
+key binding names. See docs/spec/policy.md, section 2.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Self
+
+from cocoon_attestation.cell import Cell, CellBuilder, CellReader, parse_boc
+from cocoon_attestation.errors import MalformedError
+from cocoon_attestation.types import Digest32, exact_bytes
+
+RELEASE_TAG: Final = 0xC0C00006
+MAX_NAME: Final = 127
+"""Longest release name in bytes: one cell."""
+_MEASUREMENT: Final = 48
+_FLAGS: Final = 8
+
+
+class TeeKind(enum.Enum):
+    """Kind of trusted execution environment; the value is the byte in the release cell."""
+
+    TDX = 1
+    SEV_SNP = 2
+
+    @property
+    def label(self) -> str:
+        """Name in policy files and reports: ``tdx`` or ``sev-snp``."""
+        return {TeeKind.TDX: "tdx", TeeKind.SEV_SNP: "sev-snp"}[self]
+
+    @classmethod
+    def from_label(cls, label: str) -> Self:
+        """The kind called `label`.
+
+        Raises:
+            MalformedError: no kind has that name.
+        """
+        for kind in cls:
+            if kind.label == label:
+                return kind
+        raise MalformedError(f"unknown TEE kind {label!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Reference values of one release.
+
+    All byte fields are exactly as they stand in the TDX report (Intel TDX module specification).
+    Raises `MalformedError` at construction for a wrong length or name.
+    """
+
+    name: str
+    """Name for people, 1 to 127 printable ASCII characters."""
+    tee: TeeKind = TeeKind.TDX
+    mrtd: bytes
+    """48 bytes: digest of the initial memory (the virtual firmware)."""
+    rtmr0: bytes
+    """48 bytes: firmware configuration."""
+    rtmr1: bytes
+    """48 bytes: kernel and boot loader."""
+    rtmr2: bytes
+    """48 bytes: command line and initial file system."""
+    td_attributes: bytes
+    """8 bytes: TDATTRIBUTES, little-endian as in the report."""
+    xfam: bytes
+    """8 bytes: XFAM, little-endian as in the report."""
+
+    def __post_init__(self) -> None:
+        """Check lengths and the name."""
+        for field in ("mrtd", "rtmr0", "rtmr1", "rtmr2"):
+            exact_bytes(getattr(self, field), _MEASUREMENT, f"release {field}")
+        for field in ("td_attributes", "xfam"):
+            exact_bytes(getattr(self, field), _FLAGS, f"release {field}")
+        if not isinstance(self.tee, TeeKind):
+            raise MalformedError("release tee: unknown kind")
+        if not 1 <= len(self.name) <= MAX_NAME or not self.name.isascii() or not self.name.isprintable():
+            raise MalformedError(f"release name: 1 to {MAX_NAME} printable ASCII characters expected")
+
+    def to_cell(self) -> Cell:
+        """The release as a cell (TL-B ``release#c0c00006``)."""
+        first = CellBuilder().raw(self.mrtd, _MEASUREMENT).raw(self.rtmr0, _MEASUREMENT).build()
+        second = CellBuilder().raw(self.rtmr1, _MEASUREMENT).raw(self.rtmr2, _MEASUREMENT).build()
+        name = self.name.encode("ascii")
+        return (
+            CellBuilder()
+            .uint(RELEASE_TAG, 32)
+            .uint(self.tee.value, 8)
+            .ref(first)
+            .ref(second)
+            .raw(self.td_attributes, _FLAGS)
+            .raw(self.xfam, _FLAGS)
+            .ref(CellBuilder().raw(name, len(name)).build())
+            .build()
+        )
+
+    def to_boc(self) -> bytes:
+        """The release as a bag of cells."""
+        return self.to_cell().to_boc()
+
+    @property
+    def release_id(self) -> Digest32:
+        """Representation hash of the cell, 32 bytes."""
+        return Digest32(self.to_cell().hash)
+
+
+def parse_release(boc: bytes | memoryview) -> Release:
+    """Read a release from its bag of cells.
+
+    Raises:
+        MalformedError: anything but one canonical Release cell of a known TEE kind.
+    """
+    return release_from_cell(parse_boc(boc))
+
+
+def release_from_cell(cell: Cell) -> Release:
+    """Read a release from its root cell.
+
+    Raises:
+        MalformedError: another record, an unknown TEE kind, or bits or references left over.
+    """
+    root = cell.read()
+    root.tag(RELEASE_TAG)
+    kind = root.uint(8)
+    if kind not in {tee.value for tee in TeeKind}:
+        raise MalformedError(f"release: unknown TEE kind {kind}")
+    mrtd, rtmr0 = _pair(root.ref())
+    rtmr1, rtmr2 = _pair(root.ref())
+    td_attributes, xfam = root.raw(_FLAGS), root.raw(_FLAGS)
+    name = _name(root.ref_cell())
+    root.end()
+    return Release(
+        name=name,
+        tee=TeeKind(kind),
+        mrtd=mrtd,
+        rtmr0=rtmr0,
+        rtmr1=rtmr1,
+        rtmr2=rtmr2,
+        td_attributes=td_attributes,
+        xfam=xfam,
+    )
+
+
+def _pair(reader: CellReader) -> tuple[bytes, bytes]:
+    pair = reader.raw(_MEASUREMENT), reader.raw(_MEASUREMENT)
+    reader.end()
+    return pair
+
+
+def _name(cell: Cell) -> str:
+    if cell.refs or cell.bit_length % 8:
+        raise MalformedError("release name: one cell of whole bytes expected")
+    try:
+        return cell.data.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise MalformedError("release name: ASCII expected") from error

@@ -1,0 +1,160 @@
+"""What the host agent should do next: a pure function of what it sees and the time.
+
+The agent observes (enclave status, proved node and channel state), calls `decide`, performs the actions, and
+observes again. Every action is idempotent, so a crash at any point only repeats the observation.
+
+Order matters in one place: a claim is payable only while the node contract still knows the receipt key that
+signed it (the current or the previous binding). So outstanding claims are settled before a new binding
+rotates their key out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cocoon_attestation.payment import PriceList
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTerms:
+    """When the agent acts. Times in seconds, amounts in nanoton."""
+
+    endpoint: str
+    """Public ``host:port`` of the enclave, written into the registry entry."""
+    prices: PriceList
+    stake: int
+    anchor_every_s: int = 600
+    """Longest time that a receipt waits for its anchor while the log grows."""
+    anchor_margin_s: int = 120
+    """How long before `anchor_by` an anchor is sent at the latest."""
+    settle_above: int = 200_000_000
+    """Unsettled amount from which a channel is settled: about 50 times the fee of doing so."""
+    renew_before_s: int = 3600
+    """How long before the recorded evidence expires it is renewed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveView:
+    """What the enclave says of itself."""
+
+    binding_hash: bytes
+    tree_size: int
+    unanchored: int
+    anchor_by: int
+    """Deadline of the oldest unanchored receipt; 0 if there is none."""
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """The node contract in proved chain state."""
+
+    joined: bool
+    endpoint: str
+    prices: PriceList | None
+    current_binding: bytes
+    """Representation hash; empty before the first attest."""
+    previous_binding: bytes
+    attested_until: int
+    anchored_size: int
+    anchored_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimView:
+    """One channel with use that the enclave signed."""
+
+    channel: bytes
+    used: int
+    cap: int
+    paid: int
+    balance: int
+    """What the channel can still pay."""
+    close_at: int
+    valid_until: int
+    """Expiry of the client's authorization: after it the channel pays nothing for it."""
+    binding_hash: bytes
+
+    @property
+    def due(self) -> int:
+        """What a settlement would pay now."""
+        return max(0, min(min(self.used, self.cap) - self.paid, self.balance))
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Deploy the node contract with its stake and enter the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTerms:
+    """Publish the configured endpoint and prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attest:
+    """Record the enclave's current binding and the digest of its evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Anchor the log as it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Collect what a channel owes."""
+
+    channel: bytes
+
+
+Action = Join | UpdateTerms | Attest | Anchor | Settle
+
+
+def decide(
+    terms: HostTerms,
+    enclave: EnclaveView,
+    node: NodeView,
+    claims: tuple[ClaimView, ...],
+    now: int,
+    *,
+    drain: bool = False,
+) -> tuple[Action, ...]:
+    """The actions that are due at `now` (Unix seconds), in the order in which they must happen."""
+    if not node.joined:
+        return (Join(),)
+    if not enclave.ready:
+        return ()
+    known = {node.current_binding, node.previous_binding} - {b""}
+    payable = [c for c in claims if c.due > 0 and c.valid_until > now and c.binding_hash in known]
+    rotates = enclave.binding_hash != node.current_binding
+    if rotates:
+        # Attesting drops the previous key; what it signed is collected first, and alone.
+        leaving = [c for c in payable if c.binding_hash == node.previous_binding]
+        if leaving:
+            return tuple(Settle(c.channel) for c in leaving)
+        return (Attest(),)
+    actions: list[Action] = []
+    if node.attested_until - now < terms.renew_before_s:
+        actions.append(Attest())
+    if (node.endpoint, node.prices) != (terms.endpoint, terms.prices):
+        actions.append(UpdateTerms())
+    if _anchor_is_due(terms, enclave, node, now, drain=drain):
+        actions.append(Anchor())
+    actions.extend(Settle(c.channel) for c in payable if _settle_is_due(terms, node, c, now, drain=drain))
+    return tuple(actions)
+
+
+def _anchor_is_due(terms: HostTerms, enclave: EnclaveView, node: NodeView, now: int, *, drain: bool) -> bool:
+    if enclave.tree_size <= node.anchored_size:
+        return False
+    if drain or now - node.anchored_at >= terms.anchor_every_s:
+        return True
+    return enclave.anchor_by != 0 and enclave.anchor_by - now <= terms.anchor_margin_s
+
+
+def _settle_is_due(terms: HostTerms, node: NodeView, claim: ClaimView, now: int, *, drain: bool) -> bool:
+    if drain or claim.close_at != 0 or claim.due >= terms.settle_above:
+        return True
+    # An authorization or a key that is about to lapse takes the money with it.
+    return claim.valid_until - now < terms.renew_before_s or claim.binding_hash == node.previous_binding

@@ -1,0 +1,156 @@
+"""A verified session with one node, as a pure state machine.
+
+One session carries many requests. It may be used for new requests while the appraisal behind it is
+fresh; requests in flight may finish after that. It ends for good when the stream ends, when the peer
+breaks the frame rules, or when the node shows other keys: then a new appraisal is needed, never a
+silent switch. No I/O, no clock: frames and `now` in, values out.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final
+
+from cocoon.v1 import inference_service_pb2 as wire
+
+from cocoon_attestation.errors import MalformedError
+
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+"""Ciphertext of one answer; a longer one ends the request."""
+MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
+"""Ciphertext that waits for a slow consumer; more ends the request."""
+RENEW_MARGIN_S: Final = 5
+"""New requests go to a session only if it stays fresh for this long."""
+
+
+class FrameKind(enum.Enum):
+    """What a frame from the enclave is."""
+
+    HEAD = "head"
+    DATA = "data"
+    FINAL = "final"
+    ERROR = "error"
+    LOST = "lost"
+    """Made here, not received: the session ended first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One frame of one request, still sealed."""
+
+    kind: FrameKind
+    payload: bytes = field(default=b"", repr=False)
+    code: str = ""
+    """Of an error or of the end of the session."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A frame for the request with this number."""
+
+    number: int
+    frame: Frame
+
+
+@dataclass(slots=True)
+class _Request:
+    head_seen: bool = False
+    received: int = 0
+    buffered: int = 0
+
+
+class SessionMachine:
+    """Numbers, frame order, limits and freshness of one session."""
+
+    def __init__(self, *, binding_hash: bytes, expires_at: float) -> None:
+        self.binding_hash = binding_hash
+        self.expires_at = expires_at
+        self.closed_reason = ""
+        self._next = 1
+        self._requests: dict[int, _Request] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not ended."""
+        return len(self._requests)
+
+    def usable(self, now: float) -> bool:
+        """True if a new request may be sent."""
+        return not self.closed_reason and now + RENEW_MARGIN_S < self.expires_at
+
+    def drained(self, now: float) -> bool:
+        """True if the session serves no purpose any more and its connection may be closed."""
+        return bool(self.closed_reason) or (not self.usable(now) and not self._requests)
+
+    def open(self, sealed: bytes) -> tuple[int, wire.SessionRequest]:
+        """Start a request: its number, and the frame to send."""
+        number = self._next
+        self._next += 1
+        self._requests[number] = _Request()
+        return number, wire.SessionRequest(request_number=number, open=sealed)
+
+    def cancel(self, number: int) -> wire.SessionRequest | None:
+        """End a request from this side: the frame to send, or None if it had ended."""
+        if self._requests.pop(number, None) is None or self.closed_reason:
+            return None
+        return wire.SessionRequest(request_number=number, cancel=True)
+
+    def receive(self, message: wire.SessionResponse) -> Delivery | None:
+        """Take a frame from the enclave. None for a late frame of a request that was ended here.
+
+        Raises:
+            MalformedError: the frame breaks the rules; the session must be closed.
+        """
+        number = message.request_number
+        if not 0 < number < self._next:
+            raise MalformedError("frame of a request that was never made")
+        request = self._requests.get(number)
+        frame = _parse(message)
+        if request is None:
+            return None
+        if frame.kind is FrameKind.HEAD and request.head_seen:
+            raise MalformedError("second head frame")
+        if frame.kind in (FrameKind.DATA, FrameKind.FINAL) and not request.head_seen:
+            raise MalformedError("body frame without head")
+        request.head_seen = True
+        request.received += len(frame.payload)
+        request.buffered += len(frame.payload)
+        if frame.kind in (FrameKind.FINAL, FrameKind.ERROR):
+            del self._requests[number]
+        elif request.received > MAX_ANSWER_BYTES or request.buffered > MAX_BUFFERED_BYTES:
+            del self._requests[number]
+            frame = Frame(kind=FrameKind.LOST, code="too_large", message="the answer is too large")
+        return Delivery(number=number, frame=frame)
+
+    def consumed(self, number: int, size: int) -> None:
+        """The consumer took `size` payload bytes of a request from its buffer."""
+        request = self._requests.get(number)
+        if request is not None:
+            request.buffered -= size
+
+    def close(self, reason: str) -> tuple[Delivery, ...]:
+        """End the session; one LOST delivery for every request in flight."""
+        if not self.closed_reason:
+            self.closed_reason = reason
+        lost = Frame(kind=FrameKind.LOST, code="session_ended", message=reason)
+        deliveries = tuple(Delivery(number=number, frame=lost) for number in self._requests)
+        self._requests.clear()
+        return deliveries
+
+
+def _parse(message: wire.SessionResponse) -> Frame:
+    match message.WhichOneof("frame"):
+        case "head":
+            return Frame(kind=FrameKind.HEAD, payload=message.head)
+        case "data":
+            return Frame(kind=FrameKind.DATA, payload=message.data)
+        case "final":
+            return Frame(kind=FrameKind.FINAL, payload=message.final)
+        case "error":
+            return Frame(
+                kind=FrameKind.ERROR, code=message.error.code[:64], message=message.error.message[:500]
+            )
+        case _:
+            raise MalformedError("empty frame")

@@ -1,0 +1,56 @@
+"""Leaves of the error tree that belong to the chain. Roots: `cocoon_attestation.errors`."""
+
+from __future__ import annotations
+
+from cocoon_attestation.errors import (
+    ConfigError,
+    PaymentError,
+    RejectedError,
+    UnavailableError,
+)
+
+
+class ChainUnavailableError(UnavailableError):
+    """No liteserver gave an answer in time, or none could reach the chain. A retry may help."""
+
+    code = "chain_unavailable"
+    default_hint = "check the liteservers of the network file and the connection"
+
+
+class StaleHeadError(ChainUnavailableError):
+    """Every liteserver shows an old head: the chain stands still, or they hide newer blocks."""
+
+    code = "chain_stale"
+    default_hint = "check this machine's clock, then try other liteservers"
+
+
+class ChainProofError(RejectedError):
+    """A liteserver's answer, or a proof document, is not proved by the trusted chain."""
+
+    code = "chain_proof"
+    default_hint = "do not use this liteserver; another one may answer honestly"
+
+
+class MessageRefusedError(UnavailableError):
+    """Every liteserver that answered refused an external message for the state it knows."""
+
+    code = "message_refused"
+
+
+class InsufficientFundsError(PaymentError):
+    """The wallet's balance does not cover the transfers and their fees."""
+
+    code = "insufficient_funds"
+    default_hint = "top up the wallet's address"
+
+
+class OutboxConflictError(RejectedError):
+    """An operation key was used again for a different operation."""
+
+    code = "outbox_conflict"
+
+
+class KeystoreError(ConfigError):
+    """A key file is missing, unreadable, damaged, readable by others, or the passphrase is wrong."""
+
+    code = "keystore"
