@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Self
 
-from cocoon.v1 import payment_pb2, sealed_pb2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cocoon.v1 import payment_pb2, sealed_pb2
 from cocoon_attestation.cell import Cell, CellBuilder, parse_boc
 from cocoon_attestation.errors import MalformedError, PaymentError
 from cocoon_attestation.signing import sign_cell, signed_by

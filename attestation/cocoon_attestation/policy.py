@@ -140,7 +140,7 @@ class Policy:
         session_limit_s: int | None = None,
         not_after: int | None = None,
     ) -> Policy:
-        """A policy that accepts no more than this one: sets are intersected, limits take the stricter value.
+        """A policy that accepts no more: sets are intersected, limits take the stricter value.
 
         Args:
             releases: ids of the releases to keep.

@@ -15,7 +15,14 @@ from cocoon_attestation.types import parse_hex
 
 _REQUIRED: Final = frozenset({"global_id", "releases", "models", "min_tcb_evaluation"})
 _NUMBERS: Final = frozenset(
-    {"max_collateral_age_s", "session_limit_s", "clock_skew_s", "not_after", "global_id", "min_tcb_evaluation"}
+    {
+        "clock_skew_s",
+        "global_id",
+        "max_collateral_age_s",
+        "min_tcb_evaluation",
+        "not_after",
+        "session_limit_s",
+    }
 )
 _NAMES: Final = frozenset({"statuses", "allowed_advisories", "denied_advisories"})
 _BYTES: Final = {"models": 32, "allowed_modules": 48, "allowed_platforms": 32, "denied_platforms": 32}

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cocoon.v1 import record_pb2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cocoon.v1 import record_pb2
 from cocoon_attestation.cell import Cell, CellBuilder, parse_boc
 from cocoon_attestation.errors import ReceiptRejectedError
 from cocoon_attestation.signing import sign_cell, signed_by

@@ -15,7 +15,11 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 # name -> (module, attribute, one-line help). The module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "demo": ("cocoon_cli.demo.command", "demo", "Run the whole network on this machine and show every step."),
+    "demo": (
+        "cocoon_cli.demo.command",
+        "demo",
+        "Run the whole network on this machine and show every step.",
+    ),
     "dev": ("cocoon_cli.dev", "dev", "Keep a development network running."),
     "serve": ("cocoon_cli.app", "serve", "Serve an OpenAI-compatible gateway on 127.0.0.1."),
     "chat": ("cocoon_cli.app", "chat", "Ask one question, or talk."),

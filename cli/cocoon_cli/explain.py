@@ -36,7 +36,13 @@ def explanation(code: str) -> dict[str, object] | None:
 
     if code in RULES:
         rule = RULES[code]
-        return {"code": code, "kind": "check", "meaning": rule.rule, "source": rule.source, "spec": rule.spec}
+        return {
+            "code": code,
+            "kind": "check",
+            "meaning": rule.rule,
+            "source": rule.source,
+            "spec": rule.spec,
+        }
     cls = error_classes().get(code)
     if cls is None:
         return None

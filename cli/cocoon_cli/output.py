@@ -41,9 +41,7 @@ def print_json(document: Mapping[str, object]) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
 
 
-def print_error(
-    error: Mapping[str, object], *, as_json: bool, checks: CheckList | None = None
-) -> None:
+def print_error(error: Mapping[str, object], *, as_json: bool, checks: CheckList | None = None) -> None:
     """Show an error with its hint; with `--json` as a document on stdout."""
     if as_json:
         document: dict[str, object] = {"ok": False, "error": dict(error)}

@@ -28,7 +28,9 @@ def _die_with_parent() -> None:
 class ManagedProcess:
     """A child that prints one JSON line on stdout when it is ready; its stderr goes to a log file."""
 
-    def __init__(self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.argv = list(argv)
         self.log = log

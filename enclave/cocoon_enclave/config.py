@@ -112,10 +112,6 @@ class EnclaveConfig:
     """Address of the registry contract. Measured."""
     global_id: int
     """TON network. Measured."""
-    channel_code_hash: Digest32
-    """Hash of the channel contract's code; other channels are refused. Measured."""
-    channel_code_depth: int
-    """Depth of the channel contract's code cell; with the hash it gives a channel's address. Measured."""
     release_id: Digest32
     """Release that this image is. Not measured here: an appraiser compares it with the quote itself."""
     tee: str
@@ -148,7 +144,6 @@ class EnclaveConfig:
     def measured(self) -> dict[str, object]:
         """The measured part, JSON-ready."""
         return {
-            "channel": {"code_depth": self.channel_code_depth, "code_hash": self.channel_code_hash.hex()},
             "coalesce_ms": self.coalesce_ms,
             "engine": {f.name: getattr(self.engine, f.name) for f in fields(EngineConfig)},
             "global_id": self.global_id,
@@ -196,14 +191,12 @@ def parse_config(document: Mapping[str, object], *, base: Path) -> EnclaveConfig
     """
     root = Table(document, "", base)
     node, tee, keys = root.table("node"), root.table("tee"), root.table("keys")
-    policy, channel = root.table("policy"), root.table("channel")
+    policy = root.table("policy")
     config = EnclaveConfig(
         node=node.digest("id"),
         registry=node.text("registry"),
         global_id=node.integer("global_id", low=-(2**31), high=2**31 - 1),
         release_id=node.digest("release_id"),
-        channel_code_hash=channel.digest("code_hash"),
-        channel_code_depth=channel.integer("code_depth", high=512),
         tee=tee.choice("kind", TEE_KINDS),
         platform=tee.path_or_none("platform"),
         dev_root_hash=policy.digest("dev_root_sha256") if policy.has("dev_root_sha256") else None,
@@ -220,7 +213,7 @@ def parse_config(document: Mapping[str, object], *, base: Path) -> EnclaveConfig
         key_overlap_s=keys.integer("overlap_s", 2 * 3600, low=0, high=12 * 3600),
         coalesce_ms=root.integer("coalesce_ms", 0, high=1000),
     )
-    for table in (root, node, tee, keys, policy, channel):
+    for table in (root, node, tee, keys, policy):
         table.end()
     _check(config)
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +72,8 @@ class AsyncClient:
         """Send one request and collect the whole answer."""
         raise NotImplementedError
 
-    async def chat(self, messages: Sequence[Mapping[str, object]], *, model: str, **options: object) -> Answer:
+    async def chat(
+        self, messages: Sequence[Mapping[str, object]], *, model: str, **options: object
+    ) -> Answer:
         """Convenience for ``/v1/chat/completions`` without streaming."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ NANO = 1_000_000_000
 def parse_amount(value: object) -> int:
     """Nanoton from a decimal number of TON; raises `ConfigError` if it is not exact or negative."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ConfigError(f"write an amount of TON as a string such as \"0.25\", not {value!r}")
+        raise ConfigError(f'write an amount of TON as a string such as "0.25", not {value!r}')
     try:
         nano = Decimal(str(value).strip()) * NANO
     except InvalidOperation as error:
@@ -213,7 +213,11 @@ def _section(
     chosen: dict[str, object] = {}
     for key, item in known.items():
         raw: object = MISSING
-        for source, index in ((flags, f"{name}.{key}"), (env, f"COCOON_{name}_{key}".upper()), (values, key)):
+        for source, index in (
+            (flags, f"{name}.{key}"),
+            (env, f"COCOON_{name}_{key}".upper()),
+            (values, key),
+        ):
             if index in source:
                 raw = source[index]
                 break

@@ -83,13 +83,6 @@ class SpendLimitError(PaymentError):
     default_hint = "lower max_tokens, or raise payment.request_cap or payment.daily_cap"
 
 
-class InsufficientFundsError(PaymentError):
-    """The wallet does not hold enough for the channel's deposit and fees."""
-
-    code = "insufficient_funds"
-    default_hint = "`cocoon wallet show` prints the address to fund"
-
-
 class PaymentRefusedError(PaymentError):
     """The node did not accept the authorization for this request."""
 

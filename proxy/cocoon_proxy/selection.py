@@ -44,7 +44,7 @@ class NodeHealth:
 
     def failed(self, now: float, reason: str, *, wait: float = 0.0) -> NodeHealth:
         """Health after one more failure: exponential back-off, at least `wait` seconds."""
-        delay = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**min(self.failures, 10))
+        delay = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2 ** min(self.failures, 10))
         return NodeHealth(failures=self.failures + 1, retry_at=now + max(delay, wait), reason=reason)
 
     def worked(self) -> NodeHealth:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cocoon.v1 import inference_service_pb2 as wire
-
 from cocoon_attestation.errors import MalformedError
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
@@ -57,6 +56,7 @@ class Delivery:
 @dataclass(slots=True)
 class _Request:
     head_seen: bool = False
+    cancelled: bool = False
     received: int = 0
     buffered: int = 0
 
@@ -92,10 +92,19 @@ class SessionMachine:
         return number, wire.SessionRequest(request_number=number, open=sealed)
 
     def cancel(self, number: int) -> wire.SessionRequest | None:
-        """End a request from this side: the frame to send, or None if it had ended."""
-        if self._requests.pop(number, None) is None or self.closed_reason:
+        """Ask the enclave to stop: the frame to send, or None if the request ended or was cancelled.
+
+        The request stays known: its final frame, with the receipt for what was done, may still come.
+        """
+        request = self._requests.get(number)
+        if request is None or request.cancelled:
             return None
+        request.cancelled = True
         return wire.SessionRequest(request_number=number, cancel=True)
+
+    def forget(self, number: int) -> None:
+        """End a request on this side; late frames for it are ignored."""
+        self._requests.pop(number, None)
 
     def receive(self, message: wire.SessionResponse) -> Delivery | None:
         """Take a frame from the enclave. None for a late frame of a request that was ended here.

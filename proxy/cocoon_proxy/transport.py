@@ -98,11 +98,11 @@ def _name(certificate: x509.Certificate) -> str:
     raise ValueError("no name")
 
 
-async def fetch_certificate(endpoint: Endpoint, *, timeout: float) -> PinnedCertificate:
+async def fetch_certificate(endpoint: Endpoint, *, timeout_s: float) -> PinnedCertificate:
     """The certificate that the server at `endpoint` shows now. Nothing is sent to it but a handshake.
 
     Raises:
-        NodeUnavailableError: no TLS connection within `timeout` seconds.
+        NodeUnavailableError: no TLS connection within `timeout_s` seconds.
         MalformedError: the certificate does not parse.
     """
     # Trust is not decided here, so the handshake accepts any certificate: it is compared with the
@@ -113,7 +113,7 @@ async def fetch_certificate(endpoint: Endpoint, *, timeout: float) -> PinnedCert
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
     except (OSError, TimeoutError) as error:
         raise NodeUnavailableError(f"cannot connect to {endpoint}: {_text(error)}") from error

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 from pytoniq_core import Address
 
-from cocoon_ton.proof.values import AccountState, BlockId, BlockRef, MessageInfo, TransactionInfo
+from cocoon_ton.lite.chain import LiteChain
+from cocoon_ton.lite.trust import TrustMode
+from cocoon_ton.values import AccountState, BlockId, BlockRef, MessageInfo, TransactionInfo
 
 __all__ = [
     "AccountState",
@@ -64,7 +66,3 @@ class ChainWriter(Protocol):
         `ChainUnavailableError` if none answered. After either the message may still be executed.
         """
         ...
-
-
-from cocoon_ton.lite.chain import LiteChain  # noqa: E402
-from cocoon_ton.lite.trust import TrustMode  # noqa: E402

@@ -13,14 +13,16 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytoniq_core import Address
 
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_ton.address import parse_address
 from cocoon_ton.paths import home_dir
-from cocoon_ton.proof.values import FULL_SHARD, MASTERCHAIN, BlockId
+from cocoon_ton.values import FULL_SHARD, MASTERCHAIN, BlockId
+
+_T = TypeVar("_T")
 
 MAINNET_GLOBAL_ID = -239
 TESTNET_GLOBAL_ID = -3
@@ -71,7 +73,7 @@ class NetworkConfig:
         if self.global_id == MAINNET_GLOBAL_ID and (self.simulated or self.dev_root or self.faucet):
             raise ConfigError("a development root, faucet or simulation is refused on mainnet")
         if self.registry:
-            parse_address(self.registry)
+            _registry(self.registry)
         _init_block(self.global_config)
         _liteservers(self.global_config)
 
@@ -85,7 +87,7 @@ class NetworkConfig:
         """The registry. Raises `ConfigError` while the network has none."""
         if not self.registry:
             raise ConfigError(f"network {self.name!r} has no registry address yet")
-        return parse_address(self.registry)
+        return _registry(self.registry)
 
     @property
     def init_block(self) -> BlockId:
@@ -147,7 +149,8 @@ def load_network(name_or_path: str | Path) -> NetworkConfig:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"cannot read network {text!r}: {error.strerror}", hint="known networks are in the networks folder"
+            f"cannot read network {text!r}: {error.strerror}",
+            hint="known networks are in the networks folder",
         ) from error
     return parse_network(raw)
 
@@ -173,11 +176,18 @@ def parse_network(raw: bytes | str) -> NetworkConfig:
     )
 
 
-def _typed[T](document: dict[str, Any], key: str, kind: type[T]) -> T:
+def _typed(document: dict[str, Any], key: str, kind: type[_T]) -> _T:
     value = document[key]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"network file: {key!r} must be {kind.__name__}")
     return value
+
+
+def _registry(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except MalformedError as error:
+        raise ConfigError("the registry address of the network is not a TON address") from error
 
 
 def _base64(value: object, name: str) -> bytes:

@@ -27,7 +27,7 @@ from cocoon.v1 import payment_pb2 as cocoon_dot_v1_dot_payment__pb2
 from cocoon.v1 import record_pb2 as cocoon_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ocoon/v1/host_service.proto\x12\tcocoon.v1\x1a\x18\x63ocoon/v1/evidence.proto\x1a\x17\x63ocoon/v1/payment.proto\x1a\x16\x63ocoon/v1/record.proto\"\x12\n\x10GetStatusRequest\"\xd3\x01\n\x11GetStatusResponse\x12\x13\n\x0bkey_binding\x18\x01 \x01(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x12\n\nunanchored\x18\x03 \x01(\x04\x12\x11\n\tanchor_by\x18\x04 \x01(\r\x12\x34\n\x10unknown_channels\x18\x05 \x03(\x0b\x32\x1a.cocoon.v1.ChannelIdentity\x12\x17\n\x0f\x61\x63tive_requests\x18\x06 \x01(\r\x12\r\n\x05ready\x18\x07 \x01(\x08\x12\x11\n\tsimulated\x18\x08 \x01(\x08\";\n\x16PublishEvidenceRequest\x12!\n\x06\x62\x65\x61\x63on\x18\x01 \x01(\x0b\x32\x11.cocoon.v1.Beacon\"+\n\x17PublishEvidenceResponse\x12\x10\n\x08\x65vidence\x18\x01 \x01(\x0c\"D\n\x14GetCheckpointRequest\x12\x15\n\ranchored_size\x18\x01 \x01(\x04\x12\x15\n\ranchored_root\x18\x02 \x01(\x0c\"z\n\x15GetCheckpointResponse\x12/\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1b.cocoon.v1.SignedCheckpoint\x12\x30\n\x0b\x63onsistency\x18\x02 \x01(\x0b\x32\x1b.cocoon.v1.ConsistencyProof\"\x13\n\x11ListClaimsRequest\"=\n\x12ListClaimsResponse\x12\'\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x17.cocoon.v1.ChannelClaim\"\xaf\x01\n\x0c\x43hannelClaim\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.cocoon.v1.ChannelIdentity\x12\x35\n\rauthorization\x18\x02 \x01(\x0b\x32\x1e.cocoon.v1.SignedAuthorization\x12%\n\x05\x63laim\x18\x03 \x01(\x0b\x32\x16.cocoon.v1.SignedClaim\x12\x14\n\x0c\x62inding_hash\x18\x04 \x01(\x0c\"?\n\x12SetChannelsRequest\x12)\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x17.cocoon.v1.ChannelFacts\"P\n\x0c\x43hannelFacts\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\x0c\x12\x0f\n\x07\x62\x61lance\x18\x02 \x01(\x04\x12\x0c\n\x04paid\x18\x03 \x01(\x04\x12\x10\n\x08\x63lose_at\x18\x04 \x01(\r\"\x15\n\x13SetChannelsResponse\"F\n\x0fSetTermsRequest\x12$\n\x06prices\x18\x01 \x01(\x0b\x32\x14.cocoon.v1.PriceList\x12\r\n\x05\x64rain\x18\x02 \x01(\x08\"\x12\n\x10SetTermsResponse2\xe1\x03\n\x0bHostService\x12\x46\n\tGetStatus\x12\x1b.cocoon.v1.GetStatusRequest\x1a\x1c.cocoon.v1.GetStatusResponse\x12X\n\x0fPublishEvidence\x12!.cocoon.v1.PublishEvidenceRequest\x1a\".cocoon.v1.PublishEvidenceResponse\x12R\n\rGetCheckpoint\x12\x1f.cocoon.v1.GetCheckpointRequest\x1a .cocoon.v1.GetCheckpointResponse\x12I\n\nListClaims\x12\x1c.cocoon.v1.ListClaimsRequest\x1a\x1d.cocoon.v1.ListClaimsResponse\x12L\n\x0bSetChannels\x12\x1d.cocoon.v1.SetChannelsRequest\x1a\x1e.cocoon.v1.SetChannelsResponse\x12\x43\n\x08SetTerms\x12\x1a.cocoon.v1.SetTermsRequest\x1a\x1b.cocoon.v1.SetTermsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ocoon/v1/host_service.proto\x12\tcocoon.v1\x1a\x18\x63ocoon/v1/evidence.proto\x1a\x17\x63ocoon/v1/payment.proto\x1a\x16\x63ocoon/v1/record.proto\"\x12\n\x10GetStatusRequest\"\xd3\x01\n\x11GetStatusResponse\x12\x13\n\x0bkey_binding\x18\x01 \x01(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x12\n\nunanchored\x18\x03 \x01(\x04\x12\x11\n\tanchor_by\x18\x04 \x01(\r\x12\x34\n\x10unknown_channels\x18\x05 \x03(\x0b\x32\x1a.cocoon.v1.ChannelIdentity\x12\x17\n\x0f\x61\x63tive_requests\x18\x06 \x01(\r\x12\r\n\x05ready\x18\x07 \x01(\x08\x12\x11\n\tsimulated\x18\x08 \x01(\x08\";\n\x16PublishEvidenceRequest\x12!\n\x06\x62\x65\x61\x63on\x18\x01 \x01(\x0b\x32\x11.cocoon.v1.Beacon\"+\n\x17PublishEvidenceResponse\x12\x10\n\x08\x65vidence\x18\x01 \x01(\x0c\"D\n\x14GetCheckpointRequest\x12\x15\n\ranchored_size\x18\x01 \x01(\x04\x12\x15\n\ranchored_root\x18\x02 \x01(\x0c\"\xa4\x01\n\x15GetCheckpointResponse\x12/\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1b.cocoon.v1.SignedCheckpoint\x12\x30\n\x0b\x63onsistency\x18\x02 \x01(\x0b\x32\x1b.cocoon.v1.ConsistencyProof\x12\x0e\n\x06\x61nchor\x18\x03 \x01(\x0c\x12\x18\n\x10\x61nchor_signature\x18\x04 \x01(\x0c\"\x13\n\x11ListClaimsRequest\"=\n\x12ListClaimsResponse\x12\'\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x17.cocoon.v1.ChannelClaim\"\xaf\x01\n\x0c\x43hannelClaim\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.cocoon.v1.ChannelIdentity\x12\x35\n\rauthorization\x18\x02 \x01(\x0b\x32\x1e.cocoon.v1.SignedAuthorization\x12%\n\x05\x63laim\x18\x03 \x01(\x0b\x32\x16.cocoon.v1.SignedClaim\x12\x14\n\x0c\x62inding_hash\x18\x04 \x01(\x0c\"?\n\x12SetChannelsRequest\x12)\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x17.cocoon.v1.ChannelFacts\"P\n\x0c\x43hannelFacts\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\x0c\x12\x0f\n\x07\x62\x61lance\x18\x02 \x01(\x04\x12\x0c\n\x04paid\x18\x03 \x01(\x04\x12\x10\n\x08\x63lose_at\x18\x04 \x01(\r\"\x15\n\x13SetChannelsResponse\"F\n\x0fSetTermsRequest\x12$\n\x06prices\x18\x01 \x01(\x0b\x32\x14.cocoon.v1.PriceList\x12\r\n\x05\x64rain\x18\x02 \x01(\x08\"\x12\n\x10SetTermsResponse2\xe1\x03\n\x0bHostService\x12\x46\n\tGetStatus\x12\x1b.cocoon.v1.GetStatusRequest\x1a\x1c.cocoon.v1.GetStatusResponse\x12X\n\x0fPublishEvidence\x12!.cocoon.v1.PublishEvidenceRequest\x1a\".cocoon.v1.PublishEvidenceResponse\x12R\n\rGetCheckpoint\x12\x1f.cocoon.v1.GetCheckpointRequest\x1a .cocoon.v1.GetCheckpointResponse\x12I\n\nListClaims\x12\x1c.cocoon.v1.ListClaimsRequest\x1a\x1d.cocoon.v1.ListClaimsResponse\x12L\n\x0bSetChannels\x12\x1d.cocoon.v1.SetChannelsRequest\x1a\x1e.cocoon.v1.SetChannelsResponse\x12\x43\n\x08SetTerms\x12\x1a.cocoon.v1.SetTermsRequest\x1a\x1b.cocoon.v1.SetTermsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,24 +44,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHEVIDENCERESPONSE']._serialized_end=456
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=458
   _globals['_GETCHECKPOINTREQUEST']._serialized_end=526
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=528
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=650
-  _globals['_LISTCLAIMSREQUEST']._serialized_start=652
-  _globals['_LISTCLAIMSREQUEST']._serialized_end=671
-  _globals['_LISTCLAIMSRESPONSE']._serialized_start=673
-  _globals['_LISTCLAIMSRESPONSE']._serialized_end=734
-  _globals['_CHANNELCLAIM']._serialized_start=737
-  _globals['_CHANNELCLAIM']._serialized_end=912
-  _globals['_SETCHANNELSREQUEST']._serialized_start=914
-  _globals['_SETCHANNELSREQUEST']._serialized_end=977
-  _globals['_CHANNELFACTS']._serialized_start=979
-  _globals['_CHANNELFACTS']._serialized_end=1059
-  _globals['_SETCHANNELSRESPONSE']._serialized_start=1061
-  _globals['_SETCHANNELSRESPONSE']._serialized_end=1082
-  _globals['_SETTERMSREQUEST']._serialized_start=1084
-  _globals['_SETTERMSREQUEST']._serialized_end=1154
-  _globals['_SETTERMSRESPONSE']._serialized_start=1156
-  _globals['_SETTERMSRESPONSE']._serialized_end=1174
-  _globals['_HOSTSERVICE']._serialized_start=1177
-  _globals['_HOSTSERVICE']._serialized_end=1658
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=529
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=693
+  _globals['_LISTCLAIMSREQUEST']._serialized_start=695
+  _globals['_LISTCLAIMSREQUEST']._serialized_end=714
+  _globals['_LISTCLAIMSRESPONSE']._serialized_start=716
+  _globals['_LISTCLAIMSRESPONSE']._serialized_end=777
+  _globals['_CHANNELCLAIM']._serialized_start=780
+  _globals['_CHANNELCLAIM']._serialized_end=955
+  _globals['_SETCHANNELSREQUEST']._serialized_start=957
+  _globals['_SETCHANNELSREQUEST']._serialized_end=1020
+  _globals['_CHANNELFACTS']._serialized_start=1022
+  _globals['_CHANNELFACTS']._serialized_end=1102
+  _globals['_SETCHANNELSRESPONSE']._serialized_start=1104
+  _globals['_SETCHANNELSRESPONSE']._serialized_end=1125
+  _globals['_SETTERMSREQUEST']._serialized_start=1127
+  _globals['_SETTERMSREQUEST']._serialized_end=1197
+  _globals['_SETTERMSRESPONSE']._serialized_start=1199
+  _globals['_SETTERMSRESPONSE']._serialized_end=1217
+  _globals['_HOSTSERVICE']._serialized_start=1220
+  _globals['_HOSTSERVICE']._serialized_end=1701
 # @@protoc_insertion_point(module_scope)

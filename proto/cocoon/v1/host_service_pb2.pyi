@@ -152,6 +152,12 @@ class GetCheckpointResponse(google.protobuf.message.Message):
 
     CHECKPOINT_FIELD_NUMBER: builtins.int
     CONSISTENCY_FIELD_NUMBER: builtins.int
+    ANCHOR_FIELD_NUMBER: builtins.int
+    ANCHOR_SIGNATURE_FIELD_NUMBER: builtins.int
+    anchor: builtins.bytes
+    """Bag of cells with one root: the Anchor cell, an order to put the checkpoint on chain with that proof."""
+    anchor_signature: builtins.bytes
+    """Ed25519 signature on the Anchor cell by the receipt key, 64 bytes."""
     @property
     def checkpoint(self) -> cocoon.v1.record_pb2.SignedCheckpoint:
         """Checkpoint of the current tree."""
@@ -165,9 +171,11 @@ class GetCheckpointResponse(google.protobuf.message.Message):
         *,
         checkpoint: cocoon.v1.record_pb2.SignedCheckpoint | None = ...,
         consistency: cocoon.v1.record_pb2.ConsistencyProof | None = ...,
+        anchor: builtins.bytes = ...,
+        anchor_signature: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["anchor", b"anchor", "anchor_signature", b"anchor_signature", "checkpoint", b"checkpoint", "consistency", b"consistency"]) -> None: ...
 
 Global___GetCheckpointResponse: typing_extensions.TypeAlias = GetCheckpointResponse
 

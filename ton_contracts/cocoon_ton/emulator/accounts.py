@@ -54,7 +54,7 @@ def make_account(
     if code is None:
         builder.store_uint(0, 2)
     else:
-        builder.store_bit(1).store_cell(StateInit(code=code, data=data or begin_cell().end_cell()).serialize())
+        builder.store_bit(1).store_cell(state_init(code, data or begin_cell().end_cell()))
     return (
         begin_cell().store_ref(builder.end_cell()).store_bytes(bytes(32)).store_uint(0, 64).end_cell()
     )

@@ -99,17 +99,24 @@ class Emulator:
         self._host: Host | None = host
         self._pointer = 0
         self._prev: tuple[PrevBlocks, str] | None = None
+        self._given = (False, False)
         self.set_config(config)
 
-    def set_config(self, config: Cell | ConfigName) -> None:
+    def set_config(self, config: Cell | str) -> None:
         """Use another configuration: a dictionary cell, or one of the sandbox's by name."""
         if isinstance(config, str):
             config = Cell.one_from_boc(load_sandbox().config(config))
         self.config: Cell = config
         self._config_text = to_base64(config)
-        if self._pointer and self._host is not None and not self._host.dead:
-            self._host.call_int("_destroy_emulator", self._pointer)
+        self._release()
+
+    def _release(self) -> None:
+        if self._pointer and self._host is not None:
+            self._host.discard("_destroy_emulator", self._pointer)
         self._pointer = 0
+
+    def __del__(self) -> None:
+        self._release()
 
     def _ready(self) -> Host:
         if self._host is None or self._host.dead:
@@ -146,6 +153,8 @@ class Emulator:
             "debug_enabled": False,
         }
         self._add_prev_blocks(parameters, prev_blocks)
+        destination = _destination(message)
+        self._forget(libraries, prev_blocks)
         host = self._ready()
         output = _output(
             host.call_text(
@@ -159,11 +168,10 @@ class Emulator:
         )
         if not output["success"]:
             _refused(output)
-        info = MessageAny.deserialize(message.begin_parse()).info
         return parse_transaction(
             from_base64(output["transaction"]),
             from_base64(output["shard_account"]),
-            info.dest,
+            destination,
             from_base64(output["actions"]) if output.get("actions") else None,
             str(output.get("vm_log", "")),
         )
@@ -200,7 +208,8 @@ class Emulator:
         self._add_prev_blocks(parameters, prev_blocks)
         initial = to_base64(stack_boc if stack_boc is not None else write_stack(stack))
         host = self._ready()
-        output = _output(host.call_text("_run_get_method", json.dumps(parameters), initial, self._config_text))
+        text = host.call_text("_run_get_method", json.dumps(parameters), initial, self._config_text)
+        output = _output(text)
         if not output["success"]:
             raise EmulatorError(f"the getter could not be run: {output.get('error')}")
         return GetMethodResult(
@@ -209,6 +218,13 @@ class Emulator:
             stack_boc=base64.b64decode(output["stack"]),
             vm_log=str(output.get("vm_log", "")),
         )
+
+    def _forget(self, libraries: Cell | None, prev_blocks: PrevBlocks | None) -> None:
+        # the emulator keeps the libraries and blocks of the last call that gave any
+        given = (libraries is not None, prev_blocks is not None)
+        if any(before and not now for before, now in zip(self._given, given, strict=True)):
+            self._release()
+        self._given = given
 
     def _add_prev_blocks(self, parameters: dict[str, object], blocks: PrevBlocks | None) -> None:
         if blocks is None:
@@ -224,6 +240,13 @@ def _output(text: str) -> dict[str, Any]:
         raise EmulatorError(f"the emulator refused its input: {answer.get('message', '')}")
     output: dict[str, Any] = answer["output"]
     return output
+
+
+def _destination(message: Cell) -> Address:
+    try:
+        return MessageAny.deserialize(message.begin_parse()).info.dest
+    except Exception as error:  # pytoniq-core raises whatever it meets
+        raise EmulatorError(f"not a message: {error}") from error
 
 
 def _refused(output: dict[str, Any]) -> None:

@@ -29,10 +29,11 @@ _RANDOM_FD: Final = 7
 _THROWS: Final = {"___cxa_throw": "throw", "___resumeException": "resume", "___cxa_rethrow": "rethrow"}
 _UNUSED: Final = frozenset(
     (
-        "___syscall_fcntl64 ___syscall_getdents64 ___syscall_ioctl ___syscall_lstat64 ___syscall_newfstatat "
-        "___syscall_stat64 __emscripten_log_formatted __gmtime_js __localtime_js __munmap_js __tzset_js "
-        "_environ_get _fd_close _fd_seek"
-    ).split()
+        *("___syscall_fcntl64", "___syscall_getdents64", "___syscall_ioctl", "___syscall_lstat64"),
+        *("___syscall_newfstatat", "___syscall_stat64"),
+        *("__emscripten_log_formatted", "__gmtime_js", "__localtime_js", "__munmap_js", "__tzset_js"),
+        *("_environ_get", "_fd_close", "_fd_seek"),
+    )
 )
 # struct __cxa_exception before the thrown object: type, destructor, caught, rethrown, adjusted pointer
 _HEADER, _TYPE, _DESTRUCTOR, _CAUGHT, _RETHROWN, _ADJUSTED = 24, 4, 8, 12, 13, 16
@@ -92,6 +93,7 @@ class Host:
         self._store = wasmtime.Store(modules.engine)
         self._lock = threading.Lock()
         self._dead = False
+        self._garbage: list[tuple[str, int]] = []
         self._last = 0
         self._caught: list[int] = []
         self._uncaught = 0
@@ -118,13 +120,17 @@ class Host:
         with self._lock:
             pointer = self._call(name, arguments)
             text = self.memory.string(pointer)
-            self._free(pointer)
+            self._garbage.append(("_free", pointer))
         return text.decode("utf-8", "replace")
 
     def call_int(self, name: str, *arguments: str | int) -> int:
         """Like `call_text` for an export that returns a number."""
         with self._lock:
             return self._call(name, arguments)
+
+    def discard(self, name: str, pointer: int) -> None:
+        """Let the next call begin with ``name(pointer)``. Safe in finalizers: takes no lock."""
+        self._garbage.append((name, pointer))
 
     @property
     def dead(self) -> bool:
@@ -134,15 +140,19 @@ class Host:
     def _call(self, name: str, arguments: tuple[str | int, ...]) -> int:
         if self._dead:
             raise EmulatorError("the emulator instance trapped before")
+        self._dead = True  # until the call has come back
         try:
+            while self._garbage:
+                release, pointer = self._garbage.pop()
+                self._function[release](pointer)
             values = [self._put(a) if isinstance(a, str) else a for a in arguments]
             result = int(self._function[name](*values) or 0)
             for argument, value in zip(arguments, values, strict=True):
                 if isinstance(argument, str):
                     self._free(value)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            self._dead = True
             raise EmulatorError(f"the emulator trapped: {str(error).splitlines()[0]}") from error
+        self._dead = False
         return result
 
     def _put(self, text: str) -> int:
@@ -167,6 +177,8 @@ class Host:
         shim = wasmtime.Instance(store, modules.invoke, hooks).exports(store)
         imports = []
         for item in modules.main.imports:
+            if item.name is None or not isinstance(item.type, wasmtime.FuncType):
+                raise UnsupportedError("the emulator has an import that is no function")
             name = names[item.name]
             if name.startswith("invoke_"):
                 imports.append(shim[f"inv_{item.name}"])
@@ -174,20 +186,21 @@ class Host:
                 imports.append(shim[_THROWS[name]])
             else:
                 imports.append(wasmtime.Func(store, item.type, self._import(name, bool(item.type.results))))
-        exports = wasmtime.Instance(store, modules.main, imports).exports(store)
+        exports: Any = wasmtime.Instance(store, modules.main, imports).exports(store)
         get = self._sandbox.exports
         table = exports[get["__indirect_function_table"]]
         helpers = ("_emscripten_stack_get_current", "__emscripten_stack_restore", "_setThrew")
         filler = wasmtime.Instance(
             store, modules.table, [shim["T"], table, *(exports[get[name]] for name in helpers)]
         )
-        filler.exports(store)["fill"](store, table.size(store))
+        fill: Any = filler.exports(store)["fill"]
+        fill(store, table.size(store))
         return exports
 
     def _import(self, name: str, has_result: bool) -> Callable[..., Any]:
         if name.startswith("___cxa_find_matching_catch_"):
             return self._find_matching_catch
-        implementation = {
+        known: dict[str, Callable[..., Any]] = {
             "___cxa_begin_catch": self._begin_catch,
             "___cxa_end_catch": self._end_catch,
             "___cxa_uncaught_exceptions": lambda: self._uncaught,
@@ -204,9 +217,9 @@ class Host:
             "_emscripten_get_heap_max": lambda: -(1 << 31),
             "_emscripten_resize_heap": lambda size: int(self.memory.grow_to(size & _U32)),
             "__abort_js": self._abort,
-        }.get(name)
-        if implementation is not None:
-            return implementation
+        }
+        if name in known:
+            return known[name]
         if name in _UNUSED:
             return lambda *_: _ENOSYS if has_result else None
         raise UnsupportedError(f"the emulator imports {name}, which this host does not know")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import wasmtime
 
+from cocoon_attestation.errors import UnsupportedError
 from cocoon_ton.emulator import shim
 from cocoon_ton.emulator.sandbox import Sandbox
 from cocoon_ton.paths import cache_dir
@@ -56,11 +57,14 @@ def compile_modules(sandbox: Sandbox, directory: Path | None = None) -> Modules:
 def _invoke_signatures(
     main: wasmtime.Module, sandbox: Sandbox
 ) -> dict[str, tuple[list[str], list[str]]]:
-    return {
-        item.name: ([str(t) for t in item.type.params], [str(t) for t in item.type.results])
-        for item in main.imports
-        if sandbox.imports[item.name].startswith("invoke_")
-    }
+    signatures = {}
+    for item in main.imports:
+        name, kind = item.name, item.type
+        if name is None or not isinstance(kind, wasmtime.FuncType) or name not in sandbox.imports:
+            raise UnsupportedError(f"the emulator imports {name}, which its glue does not name")
+        if sandbox.imports[name].startswith("invoke_"):
+            signatures[name] = ([str(t) for t in kind.params], [str(t) for t in kind.results])
+    return signatures
 
 
 def _cached(engine: wasmtime.Engine, directory: Path, source: bytes) -> wasmtime.Module:

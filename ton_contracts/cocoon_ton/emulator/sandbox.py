@@ -51,7 +51,7 @@ class Sandbox:
     init: str
     configs: Mapping[str, bytes]
 
-    def config(self, name: ConfigName) -> bytes:
+    def config(self, name: str) -> bytes:
         """BoC of a blockchain configuration dictionary: `slim` (1.5 kB) or `default` (115 kB)."""
         return self.configs[name]
 

@@ -53,8 +53,8 @@ def _invoke(name: str, params: Sequence[str], results: Sequence[str]) -> str:
     return (
         f'(func (export "inv_{name}") {declared} {result} (local $sp i32)'
         "(local.set $sp (call_indirect $T (type $get) (i32.const 0)))"
-        f"(block $h (try_table {result} (catch_all $h) (call_indirect $T {inner} {result} {arguments} {slot}))"
-        "(return))"
+        f"(block $h (try_table {result} (catch_all $h)"
+        f"(call_indirect $T {inner} {result} {arguments} {slot})) (return))"
         "(call_indirect $T (type $restore) (local.get $sp) (i32.const 1))"
         f"(call_indirect $T (type $threw) (i32.const 1) (i32.const 0) (i32.const 2)) {default})"
     )

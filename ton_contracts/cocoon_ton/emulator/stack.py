@@ -23,8 +23,8 @@ from pytoniq_core import Address, Builder, Cell, Slice, begin_cell
 
 from cocoon_ton.emulator.errors import EmulatorError
 
-StackValue: TypeAlias = "int | None | Cell | Slice | Builder | tuple[StackValue, ...]"
-StackInput: TypeAlias = "int | bool | None | Cell | Slice | Builder | Address | Sequence[StackInput]"
+StackValue: TypeAlias = "int | Cell | Slice | Builder | tuple[StackValue, ...] | None"
+StackInput: TypeAlias = "int | Cell | Slice | Builder | Address | Sequence[StackInput] | None"
 
 
 def write_stack(values: Sequence[StackInput]) -> Cell:

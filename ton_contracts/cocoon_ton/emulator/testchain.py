@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pytoniq_core import Address, Cell, MessageAny, begin_cell
@@ -98,7 +99,11 @@ class TestChain:
     __test__ = False  # not a class of tests
 
     def __init__(
-        self, *, config: Cell | ConfigName = "slim", now: int = DEFAULT_NOW, emulator: Emulator | None = None
+        self,
+        *,
+        config: Cell | ConfigName = "slim",
+        now: int = DEFAULT_NOW,
+        emulator: Emulator | None = None,
     ) -> None:
         self.emulator = emulator or Emulator(config)
         self.now = now
@@ -107,7 +112,7 @@ class TestChain:
         self.collected_fees = 0
         self.libraries: Cell | None = None
         self._accounts: dict[Address, Cell] = {}
-        self._blocks = [_fake_block(seqno) for seqno in range(1, 2001)]
+        self._last_block = 2000
         self._prev: PrevBlocks | None = None
 
     # ---- accounts
@@ -266,33 +271,33 @@ class TestChain:
         if seconds < 0:
             raise ValueError("time only moves forward")
         self.now += seconds
-        self.add_blocks(min(seconds, 4000))
+        self.add_blocks(seconds)
 
     @property
     def mc_blocks(self) -> Sequence[McBlockId]:
         """The masterchain blocks that contracts can know, oldest first. Their hashes are made up."""
-        return self._blocks
+        return [_fake_block(seqno) for seqno in range(1, self._last_block + 1)]
 
     def add_blocks(self, count: int) -> None:
         """Let masterchain blocks pass without time."""
-        last = self._blocks[-1].seqno
-        self._blocks.extend(_fake_block(last + 1 + i) for i in range(count))
+        self._last_block += count
         self._prev = None
 
     @property
     def prev_blocks(self) -> PrevBlocks:
         """What a contract learns of the masterchain now."""
         if self._prev is None:
-            last = self._blocks[-1].seqno
-            hundreds = range(last // 100 * 100, 0, -100)
+            last = self._last_block
+            hundreds = range(last // 100 * 100, 0, -100)[:16]
             self._prev = PrevBlocks(
-                last=tuple(reversed(self._blocks[-16:])),
-                key=self._blocks[0],
-                last_100=tuple(self._blocks[seqno - 1] for seqno in list(hundreds)[:16]),
+                last=tuple(_fake_block(seqno) for seqno in range(last, last - 16, -1)),
+                key=_fake_block(1),
+                last_100=tuple(_fake_block(seqno) for seqno in hundreds),
             )
         return self._prev
 
 
+@lru_cache(maxsize=10_000)
 def _fake_block(seqno: int) -> McBlockId:
     return McBlockId(
         seqno=seqno,

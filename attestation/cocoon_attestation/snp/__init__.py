@@ -1,0 +1,1 @@
+"""AMD SEV-SNP evidence: report parser, endorsement chain, verification and policy."""

@@ -1,0 +1,1 @@
+"""Intel TDX: quote format, collateral, authentication (`verify`) and policy (`validate`)."""

@@ -1,0 +1,243 @@
+"""Intel's collateral: TCB info, QE identity, revocation lists and their certificate chains.
+
+Parsing only. What is read here is authenticated in `verify` before anything depends on it. Field
+meanings: Intel "PCS API v4", TCB info version 3 and QE identity version 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, NoReturn
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cocoon_attestation.errors import MalformedError
+from cocoon_attestation.evidence import TdxCollateralBytes
+
+MAX_CHAIN_LENGTH: Final = 4
+"""Most certificates in one chain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedStatement:
+    """What TCB info and QE identity have in common."""
+
+    id: str
+    version: int
+    issue_date: int
+    """Unix time in seconds."""
+    next_update: int
+    """Unix time in seconds."""
+    evaluation: int
+    """tcbEvaluationDataNumber: grows with every TCB recovery."""
+    text: bytes
+    """The exact signed JSON."""
+    signature: bytes
+    """64 bytes, r ‖ s."""
+    chain: tuple[x509.Certificate, ...]
+    """Signer first, root last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcbInfo(SignedStatement):
+    """TCB levels of one platform family."""
+
+    fmspc: bytes
+    """6 bytes."""
+    pce_id: bytes
+    """2 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QeIdentity(SignedStatement):
+    """Which quoting enclave is Intel's."""
+
+    miscselect: int
+    miscselect_mask: int
+    attributes: bytes
+    """16 bytes."""
+    attributes_mask: bytes
+    """16 bytes."""
+    mrsigner: bytes
+    """32 bytes."""
+    isv_prod_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationList:
+    """A certificate revocation list."""
+
+    issuer: x509.Name
+    this_update: int
+    """Unix time in seconds."""
+    next_update: int
+    """Unix time in seconds."""
+    der: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collateral:
+    """Everything that is needed to judge a quote, apart from the root."""
+
+    source: TdxCollateralBytes
+    tcb_info: TcbInfo
+    qe_identity: QeIdentity
+    root_crl: RevocationList
+    pck_crl: RevocationList
+    pck_crl_chain: tuple[x509.Certificate, ...]
+
+    @property
+    def expires_at(self) -> int:
+        """Earliest next update of the four statements, Unix time in seconds."""
+        statements = (self.tcb_info, self.qe_identity, self.root_crl, self.pck_crl)
+        return min(statement.next_update for statement in statements)
+
+
+def parse_collateral(source: TdxCollateralBytes) -> Collateral:
+    """Read collateral.
+
+    Raises:
+        MalformedError: JSON with duplicate keys or fields of another form, a certificate or list that
+            does not decode, a chain that is empty or too long.
+    """
+    return Collateral(
+        source=source,
+        tcb_info=_tcb_info(source),
+        qe_identity=_qe_identity(source),
+        root_crl=_revocation_list(source.root_ca_crl, "root CRL"),
+        pck_crl=_revocation_list(source.pck_crl, "PCK CRL"),
+        pck_crl_chain=parse_chain(source.pck_crl_issuer_chain.encode("ascii"), "PCK CRL issuer chain"),
+    )
+
+
+def parse_chain(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    """Read a PEM chain of one to four certificates.
+
+    Raises:
+        MalformedError: it does not decode, or has too many certificates.
+    """
+    try:
+        chain = tuple(x509.load_pem_x509_certificates(pem))
+        for certificate in chain:
+            certificate.public_key()
+            _ = certificate.issuer, certificate.subject, certificate.public_bytes(Encoding.DER)
+    except Exception as error:  # third-party parser: whatever it says about the bytes, they are bad
+        raise MalformedError(f"{what}: certificates do not decode") from error
+    if len(chain) > MAX_CHAIN_LENGTH:
+        raise MalformedError(f"{what}: at most {MAX_CHAIN_LENGTH} certificates expected")
+    return chain
+
+
+def _revocation_list(der: bytes, what: str) -> RevocationList:
+    try:
+        crl = x509.load_der_x509_crl(der)
+        this_update, next_update = crl.last_update_utc, crl.next_update_utc
+        issuer = crl.issuer
+    except Exception as error:  # third-party parser: whatever it says about the bytes, they are bad
+        raise MalformedError(f"{what}: does not decode") from error
+    if next_update is None:
+        raise MalformedError(f"{what}: has no next update")
+    return RevocationList(
+        issuer=issuer,
+        this_update=int(this_update.timestamp()),
+        next_update=int(next_update.timestamp()),
+        der=der,
+    )
+
+
+def _tcb_info(source: TdxCollateralBytes) -> TcbInfo:
+    fields = _Fields(_strict_json(source.tcb_info, "TCB info"), "TCB info")
+    return TcbInfo(
+        id=fields.text("id"),
+        version=fields.number("version"),
+        issue_date=fields.date("issueDate"),
+        next_update=fields.date("nextUpdate"),
+        evaluation=fields.number("tcbEvaluationDataNumber"),
+        text=source.tcb_info.encode("ascii"),
+        signature=source.tcb_info_signature,
+        chain=parse_chain(source.tcb_info_issuer_chain.encode("ascii"), "TCB info chain"),
+        fmspc=fields.hex("fmspc", 6),
+        pce_id=fields.hex("pceId", 2),
+    )
+
+
+def _qe_identity(source: TdxCollateralBytes) -> QeIdentity:
+    fields = _Fields(_strict_json(source.qe_identity, "QE identity"), "QE identity")
+    return QeIdentity(
+        id=fields.text("id"),
+        version=fields.number("version"),
+        issue_date=fields.date("issueDate"),
+        next_update=fields.date("nextUpdate"),
+        evaluation=fields.number("tcbEvaluationDataNumber"),
+        text=source.qe_identity.encode("ascii"),
+        signature=source.qe_identity_signature,
+        chain=parse_chain(source.qe_identity_issuer_chain.encode("ascii"), "QE identity chain"),
+        # Written as bytes in the order of the report, so little-endian like the report's field.
+        miscselect=int.from_bytes(fields.hex("miscselect", 4), "little"),
+        miscselect_mask=int.from_bytes(fields.hex("miscselectMask", 4), "little"),
+        attributes=fields.hex("attributes", 16),
+        attributes_mask=fields.hex("attributesMask", 16),
+        mrsigner=fields.hex("mrsigner", 32),
+        isv_prod_id=fields.number("isvprodid"),
+    )
+
+
+def _strict_json(text: str, what: str) -> Mapping[str, object]:
+    """JSON without duplicate keys, NaN or endless nesting, whose top is an object."""
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        table = dict(items)
+        if len(table) != len(items):
+            raise MalformedError(f"{what}: duplicate key")
+        return table
+
+    def constant(name: str) -> NoReturn:
+        raise MalformedError(f"{what}: {name} is not JSON")
+
+    try:
+        document = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"{what}: not JSON") from error
+    if not isinstance(document, dict):
+        raise MalformedError(f"{what}: object expected")
+    return document
+
+
+class _Fields:
+    """Typed access to the fields of a JSON object."""
+
+    __slots__ = ("_table", "_what")
+
+    def __init__(self, table: Mapping[str, object], what: str) -> None:
+        self._table = table
+        self._what = what
+
+    def text(self, key: str) -> str:
+        value = self._table.get(key)
+        if not isinstance(value, str):
+            raise MalformedError(f"{self._what}: {key} must be text")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self._table.get(key)
+        if type(value) is not int or not 0 <= value < 2**31:
+            raise MalformedError(f"{self._what}: {key} must be a small integer")
+        return value
+
+    def hex(self, key: str, length: int) -> bytes:
+        text = self.text(key)
+        if len(text) != 2 * length or text.strip("0123456789abcdefABCDEF"):
+            raise MalformedError(f"{self._what}: {key} must be {length} bytes in hex")
+        return bytes.fromhex(text)
+
+    def date(self, key: str) -> int:
+        """Unix time of a date such as ``2026-05-20T01:16:27Z``."""
+        try:
+            moment = datetime.strptime(self.text(key), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise MalformedError(f"{self._what}: {key} must be a date in UTC") from error
+        return int(moment.timestamp())

@@ -1,0 +1,347 @@
+"""TDX authenticity: did genuine, current hardware under the policy's root sign this quote?
+
+Two implementations look at every quote. The `dcap-qvl` library builds certificate paths, applies
+revocation lists and matches TCB levels; the checks here repeat what an attacker would most like to see
+skipped (root, collateral signatures and dates, attestation key, quoting enclave, quote signature) and
+compare the library's reading of the quote with ours. Rules: docs/spec/appraisal.md, section 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cocoon_attestation.checks import CheckList, Verdict
+from cocoon_attestation.policy import UP_TO_DATE, Policy
+from cocoon_attestation.reference import TeeKind
+from cocoon_attestation.tdx.collateral import Collateral, QeIdentity, SignedStatement, parse_chain
+from cocoon_attestation.tdx.dcap import DcapError, DcapResult, dcap_verify, pck_family
+from cocoon_attestation.tdx.quote import Quote
+
+TCB_INFO_FORM: Final = ("TDX", 3)
+QE_IDENTITY_FORM: Final = ("TD_QE", 2)
+
+_STOPS_LIBRARY: Final = frozenset(
+    {
+        "tdx.root",
+        "tdx.collateral",
+        "tdx.collateral_time",
+        "tdx.attestation_key",
+        "tdx.qe",
+        "tdx.sig",
+        "tdx.attributes",
+        "tdx.module",
+        "tdx.service_td",
+    }
+)
+"""Failures that the library would stop at too; it is then not asked, so one fault is reported once."""
+_LIBRARY_CHECKS: Final = ("tdx.chain", "tdx.tcb", "tdx.consistency", "tdx.platform")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TdxPlatform:
+    """What an authentic quote says about the platform."""
+
+    platform_id: bytes
+    """H("cocoon/v1/platform" ‖ tee u8 ‖ PPID), 32 bytes."""
+    expires_at: int
+    """Unix time in seconds at which collateral or certificates end."""
+    claims: dict[str, object]
+    """JSON-ready facts."""
+
+
+def platform_id(tee: TeeKind, vendor_id: bytes) -> bytes:
+    """The id of a platform in allow and deny lists: H("cocoon/v1/platform" ‖ tee u8 ‖ vendor id)."""
+    return hashlib.sha256(b"cocoon/v1/platform" + bytes([tee.value]) + vendor_id).digest()
+
+
+def verify_quote(
+    quote: Quote, collateral: Collateral | None, *, policy: Policy, now: int, checks: CheckList
+) -> TdxPlatform | None:
+    """Record the authenticity checks; return facts on the platform if the library accepted the quote.
+
+    Args:
+        quote: parsed quote.
+        collateral: parsed collateral, or None if the node stapled none.
+        policy: gives the root, the TCB rules and the platform lists.
+        now: Unix time in seconds to verify at.
+        checks: where the verdicts go; failures already in it decide whether the library is asked.
+
+    Raises:
+        MalformedError: the certificate chain inside the quote does not decode.
+    """
+    pck_chain = parse_chain(quote.pck_chain, "PCK chain")
+    _root(pck_chain, collateral, policy, checks)
+    if collateral is None:
+        checks.record("tdx.collateral", False, "the node sent no collateral")
+        checks.skip("tdx.collateral_time", "not made: no collateral")
+        checks.skip("tdx.evaluation", "not made: no collateral")
+    else:
+        _collateral(collateral, quote.pck_chain, pck_chain[0], checks)
+        _collateral_time(collateral, policy, now, checks)
+        _evaluation(collateral, policy, checks)
+    _attestation_key(quote, checks)
+    _quoting_enclave(quote, pck_chain[0], collateral.qe_identity if collateral else None, checks)
+    _quote_signature(quote, checks)
+    stopped = [c.id for c in checks if c.verdict is not Verdict.PASS and c.id in _STOPS_LIBRARY]
+    if stopped or collateral is None:
+        for id in _LIBRARY_CHECKS:
+            checks.skip(id, f"not made: {stopped[0]} failed")
+        return None
+    return _library(quote, collateral, policy, now, checks)
+
+
+def _root(
+    pck_chain: tuple[x509.Certificate, ...],
+    collateral: Collateral | None,
+    policy: Policy,
+    checks: CheckList,
+) -> None:
+    chains = {"PCK": pck_chain}
+    if collateral is not None:
+        chains["PCK CRL"] = collateral.pck_crl_chain
+        chains["TCB info"] = collateral.tcb_info.chain
+        chains["QE identity"] = collateral.qe_identity.chain
+    foreign = [
+        name
+        for name, chain in chains.items()
+        if not hmac.compare_digest(chain[-1].public_bytes(Encoding.DER), policy.root)
+    ]
+    kind = "development root" if policy.simulated else "Intel SGX Root CA"
+    checks.record(
+        "tdx.root",
+        not foreign,
+        f"{' and '.join(foreign)} chain: does not end in the {kind} {policy.root_sha256.hex()[:16]}…"
+        if foreign
+        else f"every chain ends in the {kind} {policy.root_sha256.hex()[:16]}…",
+        inputs=(("root_sha256", policy.root_sha256.hex()),),
+    )
+
+
+def _collateral(collateral: Collateral, pck_pem: bytes, leaf: x509.Certificate, checks: CheckList) -> None:
+    faults = []
+    for name, statement, form in (
+        ("TCB info", collateral.tcb_info, TCB_INFO_FORM),
+        ("QE identity", collateral.qe_identity, QE_IDENTITY_FORM),
+    ):
+        if (statement.id, statement.version) != form:
+            faults.append(f"{name} is {statement.id} version {statement.version}")
+        if not _p256_valid(statement.chain[0].public_key(), statement.signature, statement.text):
+            faults.append(f"{name}: wrong signature")
+    try:
+        family = pck_family(pck_pem)
+    except DcapError:
+        faults.append("the PCK certificate names no platform family")
+    else:
+        if family != (collateral.tcb_info.fmspc, collateral.tcb_info.pce_id):
+            faults.append("TCB info is for another platform family (FMSPC or PCE-ID)")
+    root = collateral.tcb_info.chain[-1]
+    if collateral.root_crl.issuer != root.subject:
+        faults.append("root CRL of another issuer")
+    if collateral.pck_crl.issuer != leaf.issuer:
+        faults.append("PCK CRL of another CA than the issuer of the PCK certificate")
+    checks.record(
+        "tdx.collateral",
+        not faults,
+        "; ".join(faults)
+        or "TCB info, QE identity and CRLs are signed, for this platform, of the right issuers",
+    )
+
+
+def _collateral_time(collateral: Collateral, policy: Policy, now: int, checks: CheckList) -> None:
+    windows = (
+        ("TCB info", collateral.tcb_info.issue_date, collateral.tcb_info.next_update),
+        ("QE identity", collateral.qe_identity.issue_date, collateral.qe_identity.next_update),
+        ("root CRL", collateral.root_crl.this_update, collateral.root_crl.next_update),
+        ("PCK CRL", collateral.pck_crl.this_update, collateral.pck_crl.next_update),
+    )
+    faults = [f"{name} is not valid yet" for name, start, _ in windows if now < start]
+    faults += [f"{name} is expired" for name, _, end in windows if now > end]
+    oldest = min(collateral.tcb_info.issue_date, collateral.qe_identity.issue_date)
+    if now - oldest > policy.max_collateral_age_s:
+        faults.append(f"issued {now - oldest} s ago, at most {policy.max_collateral_age_s} s allowed")
+    checks.record(
+        "tdx.collateral_time",
+        not faults,
+        "; ".join(faults) or f"in date, issued {now - oldest} s ago",
+        inputs=(("now", str(now)), *((name, f"{start}..{end}") for name, start, end in windows)),
+    )
+
+
+def _evaluation(collateral: Collateral, policy: Policy, checks: CheckList) -> None:
+    numbers = (collateral.tcb_info.evaluation, collateral.qe_identity.evaluation)
+    checks.record(
+        "tdx.evaluation",
+        min(numbers) >= policy.min_tcb_evaluation,
+        f"tcbEvaluationDataNumber {numbers[0]} (TCB info) and {numbers[1]} (QE identity), "
+        f"at least {policy.min_tcb_evaluation} expected",
+    )
+
+
+def _attestation_key(quote: Quote, checks: CheckList) -> None:
+    """The quoting enclave must have certified exactly this key; skipping this makes forging trivial."""
+    digest = hashlib.sha256(quote.attestation_key + quote.qe_auth_data).digest()
+    checks.record(
+        "tdx.attestation_key",
+        hmac.compare_digest(digest + bytes(32), quote.qe_report.report_data),
+        "report data of the quoting enclave against H(attestation key ‖ authentication data)",
+        inputs=(("digest", digest.hex()), ("qe_report_data", quote.qe_report.report_data.hex())),
+    )
+
+
+def _quoting_enclave(
+    quote: Quote, leaf: x509.Certificate, identity: QeIdentity | None, checks: CheckList
+) -> None:
+    report, faults = quote.qe_report, []
+    if not _p256_valid(leaf.public_key(), quote.qe_report_signature, report.raw):
+        faults.append("report is not signed by the PCK key")
+    if report.debug:
+        faults.append("debuggable")
+    if identity is not None:
+        mask = identity.miscselect_mask
+        if report.misc_select & mask != identity.miscselect & mask:
+            faults.append("MISCSELECT differs from the QE identity")
+        if _masked(report.attributes, identity.attributes_mask) != _masked(
+            identity.attributes, identity.attributes_mask
+        ):
+            faults.append("ATTRIBUTES differ from the QE identity")
+        if not hmac.compare_digest(report.mrsigner, identity.mrsigner):
+            faults.append("MRSIGNER differs from the QE identity")
+        if report.isv_prod_id != identity.isv_prod_id:
+            faults.append("ISVPRODID differs from the QE identity")
+    checks.record(
+        "tdx.qe",
+        not faults,
+        f"quoting enclave: {'; '.join(faults) or 'signed by the PCK key, identity as published'}",
+        inputs=(("mrsigner", report.mrsigner.hex()), ("isv_svn", str(report.isv_svn))),
+    )
+
+
+def _quote_signature(quote: Quote, checks: CheckList) -> None:
+    x, y = quote.attestation_key[:32], quote.attestation_key[32:]
+    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
+    try:
+        valid = _p256_valid(numbers.public_key(), quote.signature, quote.signed)
+    except ValueError:  # not a point of the curve
+        valid = False
+    checks.record(
+        "tdx.sig",
+        valid,
+        f"attestation key over header and body ({len(quote.signed)} bytes)",
+        inputs=(("quote_sha256", quote.sha256.hex()),),
+    )
+
+
+def _library(
+    quote: Quote, collateral: Collateral, policy: Policy, now: int, checks: CheckList
+) -> TdxPlatform | None:
+    try:
+        result = dcap_verify(quote.raw, collateral.source, root=policy.root, now=now)
+    except DcapError as error:
+        failed = "tdx.tcb" if error.about_tcb else "tdx.chain"
+        for id in _LIBRARY_CHECKS:
+            if id == failed:
+                checks.record(id, False, str(error))
+            else:
+                checks.skip(id, f"not made: {failed} failed")
+        return None
+    checks.record(
+        "tdx.chain", True, "certificate paths, revocation, QE level and FMSPC accepted by dcap-qvl"
+    )
+    _tcb(result, policy, checks)
+    _consistency(quote, collateral, result, checks)
+    identity = platform_id(TeeKind.TDX, result.ppid)
+    _platform(identity, policy, checks)
+    return TdxPlatform(
+        platform_id=identity,
+        expires_at=min(
+            result.expires_at,
+            collateral.expires_at,
+            _oldest(collateral.tcb_info, collateral.qe_identity) + policy.max_collateral_age_s,
+        ),
+        claims={
+            "tcb_status": result.status,
+            "advisories": list(result.advisories),
+            "tcb_date": result.tcb_date,
+            "fmspc": result.fmspc.hex(),
+            "ppid": result.ppid.hex(),
+            "tcb_evaluation": [collateral.tcb_info.evaluation, collateral.qe_identity.evaluation],
+            "root_sha256": policy.root_sha256.hex(),
+        },
+    )
+
+
+def _tcb(result: DcapResult, policy: Policy, checks: CheckList) -> None:
+    advisories, faults = frozenset(result.advisories), []
+    if result.status not in policy.statuses:
+        faults.append("status not allowed")
+    if denied := sorted(advisories & policy.denied_advisories):
+        faults.append(f"denied advisory {denied[0]}")
+    if result.status != UP_TO_DATE and (unknown := sorted(advisories - policy.allowed_advisories)):
+        faults.append(f"advisory {unknown[0]} not tolerated")
+    checks.record(
+        "tdx.tcb",
+        not faults,
+        f"TCB {result.status} of {result.tcb_date}{': ' if faults else ''}{'; '.join(faults)}",
+        inputs=(("status", result.status), ("advisories", " ".join(result.advisories))),
+    )
+
+
+def _consistency(quote: Quote, collateral: Collateral, result: DcapResult, checks: CheckList) -> None:
+    differing = [name for name, value in result.report.items() if getattr(quote.report, name) != value]
+    if quote.report.is_td15 != ("mrservicetd" in result.report):
+        differing.append("body type")
+    if result.version != quote.header.version:
+        differing.append("version")
+    if (result.fmspc, result.pce_id) != (collateral.tcb_info.fmspc, collateral.tcb_info.pce_id):
+        differing.append("platform family")
+    if result.evaluation != min(collateral.tcb_info.evaluation, collateral.qe_identity.evaluation):
+        differing.append("evaluation number")
+    checks.record(
+        "tdx.consistency",
+        not differing,
+        f"the two parsers differ in {', '.join(differing)}"
+        if differing
+        else "both parsers read the same quote and collateral",
+    )
+
+
+def _platform(identity: bytes, policy: Policy, checks: CheckList) -> None:
+    allowed = policy.allowed_platforms is None or identity in policy.allowed_platforms
+    denied = identity in policy.denied_platforms
+    verdict = "denied" if denied else "allowed" if allowed else "not on the allow-list"
+    checks.record(
+        "tdx.platform",
+        allowed and not denied,
+        f"platform {identity.hex()[:16]}…: {verdict}",
+        inputs=(("platform_id", identity.hex()),),
+    )
+
+
+def _oldest(*statements: SignedStatement) -> int:
+    return min(statement.issue_date for statement in statements)
+
+
+def _masked(value: bytes, mask: bytes) -> bytes:
+    return bytes(a & b for a, b in zip(value, mask, strict=True))
+
+
+def _p256_valid(key: object, signature: bytes, message: bytes) -> bool:
+    """Verify a raw r ‖ s signature of ECDSA P-256 with SHA-256."""
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        return False
+    encoded = encode_dss_signature(int.from_bytes(signature[:32]), int.from_bytes(signature[32:]))
+    try:
+        key.verify(encoded, message, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True

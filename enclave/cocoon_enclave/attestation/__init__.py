@@ -1,0 +1,1 @@
+"""The attester side: what produces the evidence that `cocoon_attestation` checks."""

@@ -1,0 +1,268 @@
+"""A connection to one node with an appraised enclave at its end, and the session on it.
+
+`dial` makes a link: certificate, pinned channel, fresh evidence for our own nonce, appraisal, comparison
+of the TLS key, node info. Only then is a session stream opened, and only sealed requests go into it. A
+link is never repaired: when its stream ends, a new one is dialled and appraised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc.aio
+from cryptography.hazmat.primitives import constant_time
+
+from cocoon.v1 import attestation_service_pb2 as attestation_wire
+from cocoon.v1 import attestation_service_pb2_grpc as attestation_rpc
+from cocoon.v1 import inference_service_pb2 as wire
+from cocoon.v1 import inference_service_pb2_grpc as inference_rpc
+from cocoon_attestation.appraisal import appraise
+from cocoon_attestation.checks import CheckList
+from cocoon_attestation.errors import EvidenceRejectedError, MalformedError
+from cocoon_attestation.policy import Policy
+from cocoon_attestation.verified import VerifiedEnclave
+from cocoon_proxy.errors import NodeUnavailableError
+from cocoon_proxy.selection import Candidate
+from cocoon_proxy.session import Frame, FrameKind, SessionMachine
+from cocoon_proxy.tasks import TaskScope
+from cocoon_proxy.transport import (
+    PinnedCertificate,
+    check_pin,
+    fetch_certificate,
+    parse_endpoint,
+    pinned_channel,
+    rpc_failure,
+)
+
+MAX_CONTEXT: Final = 16 * 1024 * 1024
+"""Largest context length that is believed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedModel:
+    """A measured model of a node, with what the node says about it."""
+
+    name: str
+    digest: bytes
+    context_length: int
+    """Advisory: it bounds what is authorized, and the spend caps bound that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialResult:
+    """An appraised connection before its session starts."""
+
+    channel: grpc.aio.Channel
+    verified: VerifiedEnclave
+    evidence: bytes
+    challenge: bytes
+    checks: CheckList
+    """The checks of the appraisal and of the connection."""
+    models: Mapping[bytes, LinkedModel]
+    """By digest; only models that were measured."""
+
+
+async def dial(
+    candidate: Candidate,
+    *,
+    policy: Policy,
+    challenge: bytes,
+    clock: Callable[[], float],
+    connect_s: float,
+) -> DialResult:
+    """Connect to a node and appraise it.
+
+    `challenge` is 32 fresh random bytes; `policy` is narrowed to the candidate's node here.
+
+    Raises:
+        NodeUnavailableError: not reachable within `connect_s` seconds per step.
+        MalformedError: it sent something that does not parse.
+        EvidenceRejectedError: its evidence, or the key of the connection, was refused.
+    """
+    endpoint = parse_endpoint(candidate.endpoint)
+    pin = await fetch_certificate(endpoint, timeout_s=connect_s)
+    channel = pinned_channel(endpoint, pin)
+    try:
+        stub = attestation_rpc.AttestationServiceStub(channel)
+        try:
+            answer = await stub.GetEvidence(
+                attestation_wire.GetEvidenceRequest(challenge=challenge), timeout=connect_s
+            )
+        except grpc.aio.AioRpcError as error:
+            raise rpc_failure(error, "no evidence") from error
+        verified, checks = await asyncio.to_thread(
+            _appraise, answer.evidence, pin, candidate.node, policy, challenge, int(clock())
+        )
+        try:
+            info = await stub.GetNodeInfo(attestation_wire.GetNodeInfoRequest(), timeout=connect_s)
+        except grpc.aio.AioRpcError as error:
+            raise rpc_failure(error, "no node info") from error
+        return DialResult(
+            channel=channel,
+            verified=verified,
+            evidence=answer.evidence,
+            challenge=challenge,
+            checks=checks,
+            models=_models(verified, info),
+        )
+    except BaseException:
+        await channel.close(None)
+        raise
+
+
+def _appraise(
+    evidence: bytes, pin: PinnedCertificate, node: bytes, policy: Policy, challenge: bytes, now: int
+) -> tuple[VerifiedEnclave, CheckList]:
+    """Appraise evidence for this node, this nonce and this connection."""
+    verified = appraise(evidence, policy=policy.tightened(node=node), challenge=challenge, now=now)
+    checks = CheckList(list(verified.checks))
+    if not constant_time.bytes_eq(verified.binding.node, node):
+        raise EvidenceRejectedError("the key binding names another node", checks=checks)
+    check_pin(pin, verified.binding, checks)
+    return verified, checks
+
+
+def _models(
+    verified: VerifiedEnclave, info: attestation_wire.GetNodeInfoResponse
+) -> dict[bytes, LinkedModel]:
+    """What the node says about the models that were measured; anything else it says is dropped."""
+    measured = frozenset(verified.models)
+    return {
+        model.digest: LinkedModel(
+            name=model.name[:200],
+            digest=model.digest,
+            context_length=min(model.context_length, MAX_CONTEXT),
+        )
+        for model in info.models
+        if model.digest in measured and model.context_length > 0
+    }
+
+
+class RequestStream:
+    """The frames of one request on a link."""
+
+    def __init__(self, link: NodeLink, number: int) -> None:
+        self._link = link
+        self.number = number
+        self.ended = False
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+
+    def deliver(self, frame: Frame) -> None:
+        """Called by the link."""
+        self._frames.put_nowait(frame)
+
+    async def next(self, timeout_s: float) -> Frame:
+        """The next frame; a LOST frame if none comes in time. Nothing follows FINAL, ERROR or LOST."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                frame = await self._frames.get()
+        except TimeoutError:
+            self.cancel()
+            frame = Frame(kind=FrameKind.LOST, code="stalled", message="the node stopped answering")
+        self._link.machine.consumed(self.number, len(frame.payload))
+        self.ended = frame.kind not in (FrameKind.HEAD, FrameKind.DATA)
+        return frame
+
+    def cancel(self) -> None:
+        """Tell the node to stop; its final frame still arrives, with the receipt for what was done."""
+        self._link.cancel(self.number)
+
+    def forget(self) -> None:
+        """Drop every further frame of this request."""
+        self._link.forget(self.number)
+
+
+class NodeLink:
+    """A session with an appraised enclave."""
+
+    def __init__(
+        self, candidate: Candidate, dialled: DialResult, *, expires_at: float, policy_digest: bytes
+    ) -> None:
+        self.candidate = candidate
+        self.verified = dialled.verified
+        self.models = dialled.models
+        self.policy_digest = policy_digest
+        """Digest of the network policy that the appraisal applied, before narrowing to the node."""
+        self.machine = SessionMachine(binding_hash=dialled.verified.binding_hash, expires_at=expires_at)
+        self._channel = dialled.channel
+        self._outgoing: asyncio.Queue[wire.SessionRequest | None] = asyncio.Queue()
+        self._streams: dict[int, RequestStream] = {}
+        self._retired = ""
+
+    def usable(self, now: float) -> bool:
+        """True if a new request may be sent on it."""
+        return not self._retired and self.machine.usable(now)
+
+    def retire(self, reason: str) -> None:
+        """Take no new requests, and end when those in flight are done."""
+        self._retired = self._retired or reason
+        self._end_if_done()
+
+    def start(self, scope: TaskScope, on_end: Callable[[NodeLink, str], None]) -> None:
+        """Open the session stream; `on_end` is called once with the reason when it ends."""
+        scope.spawn(self._run(on_end), f"session {self.candidate.node.hex()[:8]}")
+
+    def send(self, sealed: bytes) -> RequestStream:
+        """Queue a sealed request. Raises `NodeUnavailableError` if the session has ended."""
+        if self.machine.closed_reason:
+            raise NodeUnavailableError(f"the session ended: {self.machine.closed_reason}")
+        number, frame = self.machine.open(sealed)
+        stream = self._streams[number] = RequestStream(self, number)
+        self._outgoing.put_nowait(frame)
+        return stream
+
+    def cancel(self, number: int) -> None:
+        """Send a cancel frame for a request in flight."""
+        frame = self.machine.cancel(number)
+        if frame is not None:
+            self._outgoing.put_nowait(frame)
+
+    def forget(self, number: int) -> None:
+        """Drop a request; late frames are ignored."""
+        self.machine.forget(number)
+        self._streams.pop(number, None)
+        self._end_if_done()
+
+    def end(self, reason: str) -> None:
+        """Stop the session; requests in flight get a LOST frame."""
+        for delivery in self.machine.close(reason):
+            self._deliver(delivery.number, delivery.frame)
+        self._outgoing.put_nowait(None)
+
+    async def _run(self, on_end: Callable[[NodeLink, str], None]) -> None:
+        reason = "the node ended the session"
+        call = inference_rpc.InferenceServiceStub(self._channel).Session(self._requests())
+        try:
+            async for message in call:
+                delivery = self.machine.receive(message)
+                if delivery is not None:
+                    self._deliver(delivery.number, delivery.frame)
+        except MalformedError as error:
+            reason = f"the node broke the protocol: {error}"
+        except grpc.aio.AioRpcError as error:
+            reason = f"connection lost ({error.code().name.lower()})"
+        finally:
+            call.cancel()
+            self.end(reason)
+            on_end(self, self.machine.closed_reason)
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._channel.close(None)
+
+    async def _requests(self) -> AsyncIterator[wire.SessionRequest]:
+        while (frame := await self._outgoing.get()) is not None:
+            yield frame
+
+    def _deliver(self, number: int, frame: Frame) -> None:
+        last = frame.kind not in (FrameKind.HEAD, FrameKind.DATA)
+        stream = self._streams.pop(number, None) if last else self._streams.get(number)
+        if stream is not None:
+            stream.deliver(frame)
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._retired and not self.machine.in_flight and not self.machine.closed_reason:
+            self.end(self._retired)

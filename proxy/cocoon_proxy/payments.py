@@ -1,0 +1,301 @@
+"""Payment channels of the client: open, top up, authorize, close. Safe to interrupt at any point.
+
+A channel is in the ledger before money is sent to it, with everything its address is computed from; a
+transfer has a name that the outbox executes once. After a crash the same steps run again and find what
+was done. Amounts are nanoton.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from pytoniq_core import Address, Cell, StateInit
+
+from cocoon.v1 import payment_pb2
+from cocoon_attestation.errors import MalformedError, PaymentError, UnavailableError
+from cocoon_attestation.payment import Authorization, PriceList, sign_authorization
+from cocoon_proxy.config import PaymentConfig
+from cocoon_proxy.errors import SpendLimitError
+from cocoon_proxy.events import ChannelOpened, ChannelToppedUp, ClientEvent
+from cocoon_proxy.exchange import durable
+from cocoon_proxy.keys import ChannelKeys
+from cocoon_proxy.ledger import ChannelRow, Ledger
+from cocoon_ton.chain import ChainReader
+from cocoon_ton.channel import (
+    MIN_MESSAGE_VALUE,
+    ChannelIdentity,
+    ChannelState,
+    ChannelStatus,
+    channel_state_init,
+    finish_close_body,
+    parse_channel,
+    start_close_body,
+    top_up_body,
+)
+
+CHANNEL_RESERVE: Final = MIN_MESSAGE_VALUE
+"""Part of a channel's balance that is not counted on: it pays for the channel's storage."""
+_POLL_FIRST_S: Final = 0.2
+_POLL_LAST_S: Final = 2.0
+
+
+class Treasury(Protocol):
+    """The wallet with its outbox: sends money once per key and waits until a block proves it."""
+
+    @property
+    def address(self) -> Address:
+        """The wallet."""
+        ...
+
+    async def balance(self) -> int:
+        """Proved balance in nanoton."""
+        ...
+
+    async def transfer(
+        self, key: str, *, to: Address, amount: int, body: Cell, state_init: StateInit | None = None
+    ) -> None:
+        """Send `amount` once for `key`; returns when a proved transaction shows it.
+
+        Raises:
+            PaymentError: not enough funds, or the transfer failed on chain.
+            UnavailableError: not seen in time; call again with the same key.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTerms:
+    """What a new channel with a node needs."""
+
+    node: bytes
+    """Account id, 32 bytes."""
+    close_delay: int
+    """Seconds, at least what the registry asks for."""
+
+
+class Payments:
+    """Channels with all nodes. One instance per client."""
+
+    def __init__(
+        self,
+        *,
+        global_id: int,
+        chain: ChainReader,
+        treasury: Treasury,
+        ledger: Ledger,
+        keys: ChannelKeys,
+        config: PaymentConfig,
+        clock: Callable[[], float],
+        emit: Callable[[ClientEvent], None],
+    ) -> None:
+        self._global_id = global_id
+        self._chain = chain
+        self._treasury = treasury
+        self._ledger = ledger
+        self._keys = keys
+        self._config = config
+        self._clock = clock
+        self._emit = emit
+        self._locks: dict[bytes, asyncio.Lock] = {}
+        self._confirmed: set[bytes] = set()
+
+    async def channel(self, terms: ChannelTerms, worst: int) -> ChannelRow:
+        """A funded channel with a node, with room for one more request of at most `worst` nanoton.
+
+        Raises:
+            SpendLimitError: `worst` is above the user's cap for one request.
+            PaymentError: the wallet cannot pay the deposit.
+            UnavailableError: the chain did not show the channel in time; call again.
+        """
+        if worst > self._config.request_cap:
+            raise SpendLimitError(
+                "this request could cost more than payment.request_cap",
+                details={"worst_case": worst, "cap": self._config.request_cap},
+            )
+        async with self._locks.setdefault(terms.node, asyncio.Lock()):
+            row = await self._usable(terms.node)
+            if row is None:
+                row = await self._open(self._plan(terms, worst))
+            while (missing := _missing(row, worst)) > 0:
+                row = await self._top_up(row, max(missing, self._config.deposit))
+            return row
+
+    def payment(self, row: ChannelRow, *, cap: int, price_limit: PriceList) -> payment_pb2.Payment:
+        """The payment part of a request: identity, signed authorization up to `cap`, price limit."""
+        authorization = Authorization(
+            global_id=self._global_id,
+            channel=row.id,
+            cap=cap,
+            valid_until=int(self._clock()) + self._config.authorization_seconds,
+        )
+        return payment_pb2.Payment(
+            channel=payment_pb2.ChannelIdentity(initial_data=row.initial_data),
+            authorization=sign_authorization(authorization, self._keys.key(row.node, row.salt)),
+            price_limit=price_limit.to_proto(),
+        )
+
+    async def more_funds(self, id: bytes) -> None:
+        """Top a channel up because the node sees too little in it."""
+        row = await durable(lambda: self._ledger.channel(id))
+        async with self._locks.setdefault(row.node, asyncio.Lock()):
+            await self._top_up(await durable(lambda: self._ledger.channel(id)), self._config.deposit)
+
+    async def top_up(self, id: bytes, amount: int) -> ChannelRow:
+        """Add `amount` to an open channel."""
+        row = await durable(lambda: self._ledger.channel(id))
+        async with self._locks.setdefault(row.node, asyncio.Lock()):
+            return await self._top_up(await self._refresh(row), amount)
+
+    def give_up(self, id: bytes) -> None:
+        """Stop using a channel that its node refuses; its money comes back by `start_close`."""
+        self._confirmed.discard(id)
+        self._ledger.set_channel_state(id, "refused")
+
+    async def start_close(self, id: bytes) -> int:
+        """Ask for the rest of a channel; returns the Unix time from which it can be taken."""
+        row = await durable(lambda: self._ledger.channel(id))
+        async with self._locks.setdefault(row.node, asyncio.Lock()):
+            await durable(lambda: self._ledger.set_channel_state(id, "closing"))
+            state = await self._state(id)
+            if state is not None and state[0].status is ChannelStatus.OPEN:
+                await self._treasury.transfer(
+                    f"channel-close/{id.hex()}",
+                    to=_address(id),
+                    amount=MIN_MESSAGE_VALUE,
+                    body=start_close_body(),
+                )
+                state = await self._wait(id, lambda found: found.status is not ChannelStatus.OPEN)
+            return 0 if state is None or state[0].status is ChannelStatus.CLOSED else state[0].close_at
+
+    async def finish_close(self, id: bytes) -> None:
+        """Take the rest after the delay; raises `PaymentError` if it is too early."""
+        state = await self._state(id)
+        if state is None or state[0].status is ChannelStatus.CLOSED:
+            await durable(lambda: self._ledger.set_channel_state(id, "closed"))
+            return
+        if state[0].status is ChannelStatus.OPEN or state[0].close_at > int(self._clock()):
+            raise PaymentError(
+                "the channel's close delay is not over", details={"close_at": state[0].close_at}
+            )
+        await self._treasury.transfer(
+            f"channel-finish/{id.hex()}",
+            to=_address(id),
+            amount=MIN_MESSAGE_VALUE,
+            body=finish_close_body(),
+        )
+        await self._wait(id, lambda found: found.status is ChannelStatus.CLOSED)
+        await durable(lambda: self._ledger.set_channel_state(id, "closed"))
+
+    async def _usable(self, node: bytes) -> ChannelRow | None:
+        """The newest channel with a node that is open, or planned and then finished now."""
+        for row in await durable(lambda: self._ledger.channels(node=node, states=("open", "planned"))):
+            if row.state == "planned":
+                return await self._open(row)
+            if row.id in self._confirmed:
+                return row
+            refreshed = await self._refresh(row)
+            if refreshed.state == "open":
+                return refreshed
+        return None
+
+    def _plan(self, terms: ChannelTerms, worst: int) -> ChannelRow:
+        """Record a new channel with a fresh salt."""
+        salt = secrets.randbits(63)
+        identity = ChannelIdentity(
+            global_id=self._global_id,
+            client=self._treasury.address,
+            client_key=self._keys.public_key(terms.node, salt),
+            node=_address(terms.node),
+            salt=salt,
+            close_delay=terms.close_delay,
+        )
+        id = bytes(identity.address.hash_part)
+        self._ledger.plan_channel(
+            id=id,
+            node=terms.node,
+            salt=salt,
+            initial_data=identity.to_proto().initial_data,
+            deposit=max(self._config.deposit, worst),
+            now=int(self._clock()),
+        )
+        return self._ledger.channel(id)
+
+    async def _open(self, row: ChannelRow) -> ChannelRow:
+        """Deploy and fund a planned channel; may be called again after a crash."""
+        identity = ChannelIdentity.from_proto(payment_pb2.ChannelIdentity(initial_data=row.initial_data))
+        await self._treasury.transfer(
+            f"channel-open/{row.id.hex()}",
+            to=_address(row.id),
+            amount=row.deposit + CHANNEL_RESERVE + MIN_MESSAGE_VALUE,
+            body=top_up_body(),
+            state_init=channel_state_init(identity),
+        )
+        await self._wait(row.id, lambda found: True)
+        opened = await self._refresh(row)
+        self._emit(ChannelOpened(channel=row.id.hex(), node=row.node.hex(), deposit=row.deposit))
+        return opened
+
+    async def _top_up(self, row: ChannelRow, amount: int) -> ChannelRow:
+        """Add money; the transfer's name holds the total, so a repeat after a crash is the same one."""
+        total = row.deposit + amount
+        await self._treasury.transfer(
+            f"channel-top-up/{row.id.hex()}/{row.deposit}",
+            to=_address(row.id),
+            amount=amount + MIN_MESSAGE_VALUE,
+            body=top_up_body(),
+        )
+        await durable(lambda: self._ledger.set_deposit(row.id, total))
+        self._emit(ChannelToppedUp(channel=row.id.hex(), amount=amount))
+        return await durable(lambda: self._ledger.channel(row.id))
+
+    async def _refresh(self, row: ChannelRow) -> ChannelRow:
+        """Bring the ledger's row up to what the chain proves."""
+        state = await self._state(row.id)
+        if state is None or state[0].status is not ChannelStatus.OPEN:
+            await durable(lambda: self._ledger.set_channel_state(row.id, "closed"))
+        else:
+            deposit = max(0, state[1] + state[0].paid - CHANNEL_RESERVE)
+            await durable(lambda: self._ledger.set_deposit(row.id, deposit))
+            await durable(lambda: self._ledger.set_channel_state(row.id, "open"))
+            self._confirmed.add(row.id)
+        return await durable(lambda: self._ledger.channel(row.id))
+
+    async def _state(self, id: bytes) -> tuple[ChannelState, int] | None:
+        """State and balance of a channel from proved chain state; None if it is not deployed."""
+        account = await self._chain.account(_address(id))
+        if not account.active or account.data is None:
+            return None
+        try:
+            return parse_channel(account.data), account.balance
+        except MalformedError as error:
+            raise PaymentError(f"the account {id.hex()} is not a channel") from error
+
+    async def _wait(self, id: bytes, done: Callable[[ChannelState], bool]) -> tuple[ChannelState, int]:
+        """Poll proved chain state until `done`, at most as long as the user's limit."""
+        delay = _POLL_FIRST_S
+        end = self._clock() + self._config.open_timeout_seconds
+        while True:
+            state = await self._state(id)
+            if state is not None and done(state[0]):
+                return state
+            if self._clock() >= end:
+                raise UnavailableError(
+                    "the chain did not show the channel in time",
+                    hint="try again: nothing is paid twice",
+                    details={"channel": id.hex()},
+                )
+            await asyncio.sleep(delay)
+            delay = min(_POLL_LAST_S, delay * 1.5)
+
+
+def _missing(row: ChannelRow, worst: int) -> int:
+    """Nanoton to add before one more request of at most `worst` is covered."""
+    return row.account.exposure + worst - row.deposit
+
+
+def _address(id: bytes) -> Address:
+    return Address((0, id))

@@ -1,0 +1,124 @@
+"""Values of the development chain and the small TL-B pieces that states and blocks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from pytoniq_core import Builder, Cell, begin_cell
+
+from cocoon_ton.devnet.cells import Stub
+from cocoon_ton.emulator import McBlockId
+
+BASECHAIN: Final = 0
+MASTERCHAIN: Final = -1
+FULL_SHARD: Final = 1 << 63
+"""The shard that covers a whole workchain, as the unsigned number of TL-B."""
+FULL_SHARD_SIGNED: Final = -(1 << 63)
+"""The same shard as the signed number of TL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockId:
+    """``tonNode.blockIdExt`` of a block of the one shard of its workchain. Hashes are 32 bytes."""
+
+    workchain: int
+    seqno: int
+    root_hash: bytes
+    file_hash: bytes
+
+    def to_tl(self) -> dict[str, object]:
+        """The fields as the TL code of pytoniq-core takes them."""
+        return {
+            "workchain": self.workchain,
+            "shard": FULL_SHARD_SIGNED,
+            "seqno": self.seqno,
+            "root_hash": self.root_hash.hex(),
+            "file_hash": self.file_hash.hex(),
+        }
+
+    def to_vm(self) -> McBlockId:
+        """The form that contracts see."""
+        return McBlockId(seqno=self.seqno, root_hash=self.root_hash, file_hash=self.file_hash)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block (a zerostate has seqno 0 and the state's BoC). Times are Unix and logical.
+
+    `state` names the state after the block.
+    """
+
+    id: BlockId
+    start_lt: int
+    end_lt: int
+    utime: int
+    state: Stub
+    boc: bytes
+
+    @property
+    def seqno(self) -> int:
+        """Sequence number."""
+        return self.id.seqno
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The block's root cell."""
+        return Cell.one_from_boc(self.boc)
+
+    @property
+    def is_key(self) -> bool:
+        """Whether this is the key block: masterchain block 1, the only one with a configuration."""
+        return self.id.workchain == MASTERCHAIN and self.id.seqno == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountEntry:
+    """An account in the dictionary of the state.
+
+    `account` is the ``Account`` cell or its stub, `balance` nanoton; `last_hash` and `last_lt` name its
+    last transaction (zeros for none).
+    """
+
+    account: Stub
+    balance: int
+    last_hash: bytes
+    last_lt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionRecord:
+    """A transaction of the basechain in block `seqno`."""
+
+    account: bytes
+    lt: int
+    hash: bytes
+    seqno: int
+    boc: bytes
+
+
+def account_key(account: bytes) -> str:
+    """Dictionary key of an account id of 32 bytes."""
+    return format(int.from_bytes(account, "big"), "0256b")
+
+
+def store_currency(builder: Builder, amount: int) -> Builder:
+    """``CurrencyCollection`` without extra currencies."""
+    return builder.store_coins(amount).store_bit(0)
+
+
+def store_block_ref(builder: Builder, block: Block) -> Builder:
+    """``ExtBlkRef``."""
+    builder.store_uint(block.end_lt, 64).store_uint(block.seqno, 32)
+    return builder.store_bytes(block.id.root_hash).store_bytes(block.id.file_hash)
+
+
+def block_ref(block: Block) -> Cell:
+    """``ExtBlkRef`` in a cell of its own."""
+    return store_block_ref(begin_cell(), block).end_cell()
+
+
+def store_shard_ident(builder: Builder, workchain: int) -> Builder:
+    """``ShardIdent`` of the whole workchain."""
+    return builder.store_uint(0, 2).store_uint(0, 6).store_int(workchain, 32).store_uint(0, 64)

@@ -1,0 +1,1 @@
+"""Client of TON liteservers that believes nothing it cannot prove."""

@@ -1,0 +1,178 @@
+"""Which masterchain block is the head, in each trust mode.
+
+The tracker polls when asked and starts no task of its own, so nothing can die unnoticed. It never goes
+back behind a block that it has proved, and never hands out a head older than the bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_ton.errors import ChainProofError, ChainUnavailableError, StaleHeadError
+from cocoon_ton.lite.pool import ServerPool
+from cocoon_ton.lite.server import Server
+from cocoon_ton.lite.trust import TrustMode
+from cocoon_ton.network import NetworkConfig
+from cocoon_ton.proof.answers import block_id, block_id_query, parse_header_answer, parse_walk
+from cocoon_ton.proof.blocks import BackLink, ChainWalker, ForwardLink, Link, ProvedBlock, verify_walk
+from cocoon_ton.values import MASTERCHAIN, BlockId
+
+_REMEMBERED_BLOCKS = 256
+_PROVE_MINIMUM = 3
+
+
+class HeadTracker:
+    """Finds and proves masterchain blocks."""
+
+    def __init__(
+        self,
+        network: NetworkConfig,
+        pool: ServerPool,
+        *,
+        trust: TrustMode,
+        max_age: float,
+        ttl: float,
+        clock: Callable[[], float],
+    ) -> None:
+        if trust is TrustMode.PROVE and len(pool.servers) < _PROVE_MINIMUM:
+            raise ConfigError(f"trust mode 'prove' needs {_PROVE_MINIMUM} liteservers; use 'verify'")
+        self._network, self._pool, self._trust = network, pool, trust
+        self._max_age, self._ttl, self._clock = max_age, ttl, clock
+        self._walker = ChainWalker(network.global_id)
+        self._anchor = network.init_block
+        self._best: ProvedBlock | None = None
+        self._polled_at = float("-inf")
+        self._known: OrderedDict[bytes, ProvedBlock] = OrderedDict()
+        self._lock = asyncio.Lock()
+
+    async def head(self) -> ProvedBlock:
+        """The newest proved block. Raises `StaleHeadError` if it is older than the bound."""
+        async with self._lock:
+            if self._best is None or time.monotonic() - self._polled_at >= self._ttl:
+                await self._poll()
+                self._polled_at = time.monotonic()
+            if self._best is None:
+                raise ChainUnavailableError("no liteserver shows a masterchain block")
+            age = self._clock() - self._best.ref.utime
+            if age > self._max_age:
+                self._polled_at = float("-inf")
+                raise StaleHeadError(
+                    f"newest masterchain block is {age:.0f} s old; the limit is {self._max_age:.0f} s"
+                )
+            return self._best
+
+    async def block(self, wanted: BlockId) -> ProvedBlock:
+        """An older block, proved from the head. Raises `ChainProofError` if it is not on the chain."""
+        head = await self.head()
+        async with self._lock:
+            if wanted.root_hash in self._known:
+                found = self._known[wanted.root_hash]
+            elif wanted.seqno >= head.ref.seqno:
+                raise ChainUnavailableError("the block is not known on the chain yet")
+            else:
+                found = await self._pool.first(
+                    lambda server: self.walk(server, self._walker, head.ref.id, wanted)
+                )
+                self._remember(found)
+        if found.ref.id != wanted:
+            raise ChainProofError("the block is not the one on the chain")
+        return found
+
+    async def _poll(self) -> None:
+        shown = await self._pool.all(self._shown)
+        if not shown:
+            await self._pool.first(self._shown)  # raises what is wrong
+        if self._trust is TrustMode.PROVE:
+            shown = self._agreed(shown)
+        newest_first = sorted(shown, key=lambda pair: pair[1].seqno, reverse=True)
+        lie: ChainProofError | None = None
+        for server, block in newest_first:
+            if self._best is not None and block.seqno <= self._best.ref.seqno:
+                if block.seqno == self._best.ref.seqno and block != self._best.ref.id:
+                    lie = await self._fork(server, block)
+                    continue
+                return
+            try:
+                await self._adopt(server, block)
+                return
+            except ChainProofError as error:
+                server.distrust(str(error))
+                lie = lie or error
+            except ChainUnavailableError:
+                continue
+        if self._best is None and lie is not None:
+            raise lie
+
+    async def _fork(self, server: Server, block: BlockId) -> ChainProofError:
+        """Deal with a second block of the head's number: a lie, unless the validators signed both."""
+        try:
+            await self._prove(server, block)
+        except (ChainProofError, ChainUnavailableError) as error:
+            server.distrust(str(error))
+            return ChainProofError("liteserver shows another block of the same number")
+        self._best = None
+        raise ChainProofError("two proved blocks have the same number: the chain has forked")
+
+    async def _adopt(self, server: Server, block: BlockId) -> None:
+        self._best = await self._prove(server, block)
+        self._remember(self._best)
+
+    async def _prove(self, server: Server, block: BlockId) -> ProvedBlock:
+        if self._trust is not TrustMode.VERIFY:
+            return await self.walk(server, self._walker, block, block)
+        proved = await self.walk(server, self._walker, self._anchor, block)
+        starts = [self._anchor, *(link.to for link in proved.links)]
+        pairs = zip(starts, proved.links, strict=False)
+        signers = [start for start, link in pairs if isinstance(link, ForwardLink)]
+        if signers and signers[-1].seqno > self._anchor.seqno:
+            self._anchor = signers[-1]  # a key block, proved by being read as one
+        return proved
+
+    def _remember(self, block: ProvedBlock) -> None:
+        self._known[block.ref.root_hash] = block
+        while len(self._known) > _REMEMBERED_BLOCKS:
+            self._known.popitem(last=False)
+
+    def _agreed(self, shown: list[tuple[Server, BlockId]]) -> list[tuple[Server, BlockId]]:
+        votes = Counter(block for _, block in shown)
+        for block, count in votes.most_common(1):
+            if count * 3 > len(self._pool.servers) * 2:
+                return [(server, shown_block) for server, shown_block in shown if shown_block == block]
+        raise ChainUnavailableError("liteservers do not agree on a masterchain block; try again")
+
+    @staticmethod
+    async def _shown(server: Server) -> BlockId:
+        answer = await server.query("getMasterchainInfo", {})
+        block = block_id(answer.get("last", {}))
+        if block.workchain != MASTERCHAIN:
+            raise ChainProofError("liteserver's head is not a masterchain block")
+        return block
+
+    @staticmethod
+    async def walk(server: Server, walker: ChainWalker, start: BlockId, target: BlockId) -> ProvedBlock:
+        """Prove `target` from the trusted block `start` with the answers of one server."""
+        current, header = start, None
+        links: list[Link] = []
+        while current != target:
+            query = {
+                "mode": 1,
+                "known_block": block_id_query(current),
+                "target_block": block_id_query(target),
+            }
+            partial = parse_walk(await server.query("getBlockProof", query), current)
+            if not partial.links:
+                raise ChainProofError("block proof is empty")
+            for link in partial.links:
+                if links and isinstance(link, BackLink) and isinstance(links[-1], ForwardLink):
+                    raise ChainProofError("block proof goes to and fro")
+                links.append(walker.follow(current, link))
+                current = link.to
+            header = partial.header
+        if header is None:
+            answer = await server.query("getBlockHeader", {"id": block_id_query(target), "mode": 0})
+            header = parse_header_answer(answer, target)
+        return verify_walk(walker, start, links, target, header)

@@ -1,0 +1,122 @@
+"""Opcodes, record tags and exit codes of the contracts.
+
+Generated from ``ton_contracts/contracts`` by ``generate_opcodes.py``: do not edit.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class ExitCode(NamedTuple):
+    """What an exit code of one of the contracts means."""
+
+    contract: str
+    name: str
+    meaning: str
+
+
+KEY_BINDING: Final = 0xC0C00001
+CHECKPOINT: Final = 0xC0C00003
+AUTHORIZATION: Final = 0xC0C00004
+CLAIM: Final = 0xC0C00005
+CHANNEL_STORAGE: Final = 0xC0C00007
+ANCHOR: Final = 0xC0C00008
+REGISTRY_STORAGE: Final = 0xC0C00010
+NODE_STORAGE: Final = 0xC0C00011
+REGISTRY_ANNOUNCE: Final = 0xC0C10001
+REGISTRY_EXECUTE: Final = 0xC0C10002
+REGISTRY_CANCEL: Final = 0xC0C10003
+REGISTRY_REMOVE: Final = 0xC0C10004
+REGISTRY_ACCEPT_GOVERNANCE: Final = 0xC0C10005
+REGISTRY_NODE_UPDATE: Final = 0xC0C10006
+REGISTRY_NODE_LEAVE: Final = 0xC0C10007
+REGISTRY_TOP_UP: Final = 0xC0C10008
+REGISTRY_ACKNOWLEDGE: Final = 0xC0C10101
+SET_RELEASE: Final = 0xC0C11001
+SET_MODEL: Final = 0xC0C11002
+SET_POLICY: Final = 0xC0C11003
+SET_PARAMETERS: Final = 0xC0C11004
+SET_CODES: Final = 0xC0C11005
+ALLOW: Final = 0xC0C11006
+SET_GOVERNANCE: Final = 0xC0C11007
+UPGRADE: Final = 0xC0C11008
+NODE_TOP_UP: Final = 0xC0C20001
+NODE_JOIN: Final = 0xC0C20002
+NODE_ATTEST: Final = 0xC0C20003
+NODE_UPDATE_TERMS: Final = 0xC0C20004
+NODE_ANCHOR: Final = 0xC0C20005
+NODE_SETTLE: Final = 0xC0C20006
+NODE_UNBOND: Final = 0xC0C20007
+NODE_WITHDRAW: Final = 0xC0C20008
+NODE_ADD_STAKE: Final = 0xC0C20009
+CHANNEL_TOP_UP: Final = 0xC0C30001
+CHANNEL_SETTLE: Final = 0xC0C30002
+CHANNEL_START_CLOSE: Final = 0xC0C30003
+CHANNEL_FINISH_CLOSE: Final = 0xC0C30004
+CHANNEL_PAID: Final = 0xC0C30101
+CHANNEL_CLOSED: Final = 0xC0C30102
+CHANGE_ANNOUNCED: Final = 0xC0CE1001
+CHANGE_EXECUTED: Final = 0xC0CE1002
+CHANGE_CANCELLED: Final = 0xC0CE1003
+REMOVED: Final = 0xC0CE1004
+GOVERNANCE_ACCEPTED: Final = 0xC0CE1005
+NODE_LISTED: Final = 0xC0CE1006
+NODE_LEFT: Final = 0xC0CE1007
+NODE_ANCHORED: Final = 0xC0CE2001
+NODE_ATTESTED: Final = 0xC0CE2002
+NODE_BOND_CHANGED: Final = 0xC0CE2003
+EXCESSES: Final = 0xD53276DB
+
+EXIT_CODES: Final[dict[int, ExitCode]] = {
+    200: ExitCode("Registry", "NotGovernance", "the sender is not the governance address"),
+    201: ExitCode("Registry", "NotNextGovernance", "the sender was not named as the next governance"),
+    202: ExitCode("Registry", "BadChange", "not a change that this registry knows, or with values out of range"),
+    203: ExitCode("Registry", "AlreadyPending", "the same change is announced already"),
+    204: ExitCode("Registry", "TooManyPending", "no more changes may be announced"),
+    205: ExitCode("Registry", "NotPending", "no such change is announced"),
+    206: ExitCode("Registry", "TooEarly", "the timelock is not over"),
+    207: ExitCode("Registry", "TooLate", "the change was not executed in time; announce it again"),
+    208: ExitCode("Registry", "NotListed", "no such release, model or node"),
+    209: ExitCode("Registry", "NotANode", "the sender's address is not that of a node with this identity"),
+    210: ExitCode("Registry", "WrongNetwork", "for another TON network"),
+    211: ExitCode("Registry", "WrongRegistry", "the node belongs to another registry"),
+    212: ExitCode("Registry", "UnknownCode", "the node's code version is not in the registry"),
+    213: ExitCode("Registry", "Denied", "the node was removed by governance"),
+    214: ExitCode("Registry", "StakeTooLow", "below the minimum stake"),
+    215: ExitCode("Registry", "ListFull", "as many nodes as the parameters allow"),
+    216: ExitCode("Registry", "TooLittleValue", "the message does not pay for its own processing"),
+    217: ExitCode("Registry", "NoTimelock", "the registry was deployed without a timelock"),
+    300: ExitCode("Node", "NotOwner", "the sender is not the owner"),
+    301: ExitCode("Node", "NotRegistry", "the sender is not the registry"),
+    302: ExitCode("Node", "WrongNetwork", "for another TON network"),
+    303: ExitCode("Node", "WrongNode", "the binding or the checkpoint names another node"),
+    304: ExitCode("Node", "WrongBond", "not in this state of the bond"),
+    305: ExitCode("Node", "BadTerms", "endpoint, models or prices out of form"),
+    306: ExitCode("Node", "BadLifetime", "key binding expired, not valid yet, or valid for too long"),
+    307: ExitCode("Node", "BadExpiry", "attestation expiry in the past or after the keys' end"),
+    308: ExitCode("Node", "StaleBinding", "older than the current binding"),
+    309: ExitCode("Node", "NoKey", "no key binding is recorded"),
+    310: ExitCode("Node", "BadSignature", "not signed by the current or the previous receipt key"),
+    311: ExitCode("Node", "NotNewer", "the checkpoint is not larger than the anchored one"),
+    312: ExitCode("Node", "WrongBase", "the anchor order starts from another checkpoint"),
+    313: ExitCode("Node", "BadProof", "the consistency proof does not lead to the roots"),
+    314: ExitCode("Node", "LowBalance", "the balance above stake and reserve does not pay for this"),
+    315: ExitCode("Node", "TooEarly", "the stake is still locked"),
+    316: ExitCode("Node", "StakeTooLow", "less value than the stake that it names"),
+    317: ExitCode("Node", "TooLittleValue", "the message does not pay for its own processing"),
+    400: ExitCode("Channel", "NotClient", "only the client may start to close"),
+    401: ExitCode("Channel", "NotNode", "only the node contract may settle"),
+    402: ExitCode("Channel", "WrongNetwork", "the channel or the authorization is for another TON network"),
+    403: ExitCode("Channel", "WrongChannel", "the authorization names another channel"),
+    404: ExitCode("Channel", "Expired", "the authorization's time is over"),
+    405: ExitCode("Channel", "BadSignature", "not signed by the client key"),
+    406: ExitCode("Channel", "NothingDue", "nothing beyond what was paid already"),
+    407: ExitCode("Channel", "NoFunds", "the deposit is spent"),
+    408: ExitCode("Channel", "Closing", "refused while the channel is closing"),
+    409: ExitCode("Channel", "NotClosing", "nobody started to close"),
+    410: ExitCode("Channel", "TooEarly", "the close delay is not over"),
+    411: ExitCode("Channel", "Closed", "the channel is closed for good"),
+    412: ExitCode("Channel", "TooLittleValue", "the message does not pay for its own processing"),
+}
+"""By exit code of the compute phase; codes below 200 belong to TVM."""
