@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ class Lab:
         self._counter += 1
         return hashlib.shake_256(b"lab" + self._counter.to_bytes(4)).digest(length)
 
-    def binding(self, **changes: object) -> KeyBinding:
+    def binding(self, **changes: Any) -> KeyBinding:
         """A key binding that fits everything else."""
         binding = KeyBinding(
             node=b"\x01" * 32,
@@ -120,7 +121,7 @@ class Lab:
         )
         return dataclasses.replace(binding, **changes)
 
-    def policy(self, **changes: object) -> Policy:
+    def policy(self, **changes: Any) -> Policy:
         """A policy that accepts good evidence."""
         policy = Policy(
             global_id=self.global_id,
@@ -204,10 +205,10 @@ class Lab:
             now=now or self.now,
         )
 
-    def failures(self, evidence: bytes | None = None, **arguments: object) -> tuple[str, ...]:
+    def failures(self, evidence: bytes | None = None, **arguments: Any) -> tuple[str, ...]:
         """Appraise evidence that must be rejected, and return the ids of the failed checks."""
         with pytest.raises(EvidenceRejectedError) as caught:
-            self.appraise(evidence, **arguments)  # type: ignore[arg-type]
+            self.appraise(evidence, **arguments)
         assert caught.value.checks is not None
         assert not caught.value.checks.accepted
         return tuple(check.id for check in caught.value.checks.failed)

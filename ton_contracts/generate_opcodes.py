@@ -67,7 +67,8 @@ def exit_codes(sources: dict[str, str]) -> dict[int, tuple[str, str, str]]:
 
 def render(sources: dict[str, str]) -> str:
     """The text of ``opcodes.py``."""
-    lines = [f"{name}: Final = 0x{tag:08X}" for name, tag in sorted(tags(sources).items(), key=lambda i: i[1])]
+    ordered = sorted(tags(sources).items(), key=lambda item: item[1])
+    lines = [f"{name}: Final = 0x{tag:08X}" for name, tag in ordered]
     lines += ["", "EXIT_CODES: Final[dict[int, ExitCode]] = {"]
     for code, (contract, name, meaning) in sorted(exit_codes(sources).items()):
         lines.append(f'    {code}: ExitCode("{contract}", "{name}", "{meaning}"),')

@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, MalformedError
+from cocoon_attestation.reference import Release, parse_release
 from cocoon_attestation.types import Digest32
 from cocoon_enclave.toml_table import Table
 
@@ -112,20 +113,14 @@ class EnclaveConfig:
     """Address of the registry contract. Measured."""
     global_id: int
     """TON network. Measured."""
-    release_id: Digest32
+    release: Release
     """Release that this image is. Not measured here: an appraiser compares it with the quote itself."""
     tee: str
     """``tdx`` or ``simulated``. Not measured: the evidence says it."""
     platform: Path | None
     """Directory of the simulated platform's keys (development only)."""
-    dev_root_hash: Digest32 | None
-    """SHA-256 of the development root (DER) that a previous enclave's evidence may chain to. Measured."""
-    dev_root: Path | None
-    """File with that root. Not measured: its hash is."""
-    predecessors: tuple[Digest32, ...]
-    """Config hashes whose claims this enclave continues, beside its own. Measured."""
-    predecessor_releases: tuple[Digest32, ...]
-    """Releases whose claims this enclave continues, beside its own. Measured."""
+    collateral: Path | None
+    """File with Intel's collateral that the host refreshes (TDX only)."""
     state: Path
     """Directory of the store."""
     models: tuple[ModelConfig, ...]
@@ -154,11 +149,6 @@ class EnclaveConfig:
                 for m in self.models
             ],
             "node": self.node.hex(),
-            "policy": {
-                "dev_root": self.dev_root_hash.hex() if self.dev_root_hash else "",
-                "predecessor_releases": [d.hex() for d in self.predecessor_releases],
-                "predecessors": [d.hex() for d in self.predecessors],
-            },
             "registry": self.registry,
             "version": 1,
         }
@@ -191,18 +181,14 @@ def parse_config(document: Mapping[str, object], *, base: Path) -> EnclaveConfig
     """
     root = Table(document, "", base)
     node, tee, keys = root.table("node"), root.table("tee"), root.table("keys")
-    policy = root.table("policy")
     config = EnclaveConfig(
         node=node.digest("id"),
         registry=node.text("registry"),
         global_id=node.integer("global_id", low=-(2**31), high=2**31 - 1),
-        release_id=node.digest("release_id"),
+        release=_release(node.text("release")),
         tee=tee.choice("kind", TEE_KINDS),
         platform=tee.path_or_none("platform"),
-        dev_root_hash=policy.digest("dev_root_sha256") if policy.has("dev_root_sha256") else None,
-        dev_root=policy.path_or_none("dev_root"),
-        predecessors=policy.digests("predecessors"),
-        predecessor_releases=policy.digests("predecessor_releases"),
+        collateral=tee.path_or_none("collateral"),
         state=root.path("state"),
         models=tuple(_model(table) for table in root.tables("models")),
         limits=root.table("limits").fill(Limits()),
@@ -213,10 +199,17 @@ def parse_config(document: Mapping[str, object], *, base: Path) -> EnclaveConfig
         key_overlap_s=keys.integer("overlap_s", 2 * 3600, low=0, high=12 * 3600),
         coalesce_ms=root.integer("coalesce_ms", 0, high=1000),
     )
-    for table in (root, node, tee, keys, policy):
+    for table in (root, node, tee, keys):
         table.end()
     _check(config)
     return config
+
+
+def _release(text: str) -> Release:
+    try:
+        return parse_release(bytes.fromhex(text))
+    except (ValueError, MalformedError) as error:
+        raise ConfigError("node.release: a Release cell as hex expected") from error
 
 
 def _model(table: Table) -> ModelConfig:
@@ -243,5 +236,5 @@ def _check(config: EnclaveConfig) -> None:
         raise ConfigError("keys: overlap_s must be shorter than lifetime_s")
     if config.tee == "simulated" and config.platform is None:
         raise ConfigError("tee.platform: the simulated TEE needs its platform directory")
-    if config.dev_root is not None and config.dev_root_hash is None:
-        raise ConfigError("policy.dev_root_sha256: needed with dev_root")
+    if config.tee == "tdx" and config.collateral is None:
+        raise ConfigError("tee.collateral: TDX evidence needs Intel's collateral")

@@ -64,7 +64,7 @@ def generate_keyset(config: EnclaveConfig, now: float) -> Keyset:
         receipt_key=receipt.public_key().public_bytes_raw(),
         tls_spki_hash=hashlib.sha256(spki).digest(),
         config_hash=config.config_hash,
-        release_id=config.release_id,
+        release_id=config.release.release_id,
         not_before=not_before,
         not_after=not_after,
         global_id=config.global_id,

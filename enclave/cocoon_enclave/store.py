@@ -299,3 +299,21 @@ class Store:
             StoredCheckpoint(tree_size=row[0], checkpoint=row[1], signature=row[2], binding_hash=row[3])
             for row in rows
         )
+
+    def checkpoint(self, tree_size: int) -> StoredCheckpoint | None:
+        """The checkpoint of a size; 0 for the largest."""
+        where = "tree_size = ?" if tree_size else "tree_size >= ? ORDER BY tree_size DESC LIMIT 1"
+        row = self._db.execute(
+            f"SELECT tree_size, checkpoint, signature, binding_hash FROM checkpoints WHERE {where}",  # noqa: S608
+            (tree_size,),
+        ).fetchone()
+        if row is None:
+            return None
+        return StoredCheckpoint(tree_size=row[0], checkpoint=row[1], signature=row[2], binding_hash=row[3])
+
+    def evidence(self, binding_hash: bytes) -> bytes | None:
+        """The published evidence of a keyset, byte for byte."""
+        row = self._db.execute(
+            "SELECT evidence FROM keysets WHERE binding_hash = ? AND published = 1", (binding_hash,)
+        ).fetchone()
+        return bytes(row[0]) if row is not None else None

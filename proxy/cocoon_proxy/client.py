@@ -1,45 +1,57 @@
-"""The client library: prompts that only a verified enclave can read, and a proof for every answer."""
+"""The client library: prompts that only a verified enclave can read, and a proof for every answer.
+
+See docs/spec/client.md for what is checked and in which order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from cocoon_attestation.errors import CocoonError
+from cocoon_proxy.audit import export_bundle
 from cocoon_proxy.config import ClientConfig, PolicyOverrides
-from cocoon_proxy.events import Completed, EventHandler, StreamEvent
+from cocoon_proxy.discovery import Directory, NetworkView
+from cocoon_proxy.errors import NoEligibleNodeError, OutcomeUnknownError
+from cocoon_proxy.events import ClientEvent, Completed, Data, EventHandler, Head, StreamEvent
+from cocoon_proxy.exchange import durable
+from cocoon_proxy.keys import load_channel_keys
+from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
+from cocoon_proxy.link import NodeLink
+from cocoon_proxy.payments import Payments, Treasury
+from cocoon_proxy.pool import NodePool
+from cocoon_proxy.requests import CHAT_COMPLETIONS
+from cocoon_proxy.runner import Runner
+from cocoon_proxy.tasks import TaskScope
+from cocoon_proxy.treasury import open_treasury
+from cocoon_proxy.values import Answer, ModelInfo
+from cocoon_ton.chain import Chain, LiteChain
+from cocoon_ton.network import NetworkConfig
+from cocoon_ton.paths import home_dir
 
-if TYPE_CHECKING:
-    from cocoon_ton.network import NetworkConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """A model that a verified node serves."""
-
-    name: str
-    digest: bytes
-    """Model digest, 32 bytes."""
-    context_length: int
-    """Longest prompt plus answer, tokens."""
-    nodes: tuple[str, ...]
-    """Account ids of the nodes, hex."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A whole answer with its verified receipt."""
-
-    status: int
-    content_type: str
-    body: bytes = field(repr=False)
-    completed: Completed
+_MAX_MODEL_NODES = 16
+"""Nodes that are dialled at most to list models."""
 
 
 class AsyncClient:
-    """See docs/spec/client.md. Use it as an async context manager."""
+    """A client of one Cocoon network. Use it as an async context manager.
+
+    Args:
+        network: which network; see `cocoon_ton.network.load_network`.
+        home: where wallets and ledgers live; default `cocoon_ton.paths.home_dir`.
+        config: settings; default those of `ClientConfig`.
+        policy_overrides: replaces ``config.policy``; can only tighten the network's policy.
+        on_event: called with a `ClientEvent` for every step; must return quickly.
+        wallet: replaces the wallet of `home`, for applications that hold their keys themselves.
+        chain: replaces the chain client, for tests.
+        clock: Unix time in seconds, for tests.
+    """
 
     def __init__(
         self,
@@ -49,31 +61,255 @@ class AsyncClient:
         config: ClientConfig | None = None,
         policy_overrides: PolicyOverrides | None = None,
         on_event: EventHandler | None = None,
+        wallet: Treasury | None = None,
+        chain: Chain | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self.network = network
+        self.config = config or ClientConfig()
+        if policy_overrides is not None:
+            self.config = ClientConfig(
+                payment=self.config.payment,
+                session=self.config.session,
+                policy=policy_overrides,
+                gateway=self.config.gateway,
+            )
         self.on_event = on_event
+        self._home = home
+        self._wallet = wallet
+        self._chain = chain
+        self._clock = clock
+        self._exit = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        """Open ledger, keys and chain; nothing is dialled yet."""
+        async with contextlib.AsyncExitStack() as stack:
+            directory = (self._home or home_dir()) / "client" / self.network.name
+            self.ledger = await durable(lambda: Ledger(directory))
+            stack.callback(self.ledger.close)
+            await durable(self.ledger.recover)
+            if self._chain is None:
+                self._chain = await stack.enter_async_context(LiteChain(self.network))
+            if self._wallet is None:
+                self._wallet = await stack.enter_async_context(
+                    open_treasury(self.network, directory, self._chain, self._clock, self._emit)
+                )
+            self._build(directory, self._chain, self._wallet, stack)
+            self._exit = stack.pop_all()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        """End all sessions and close everything."""
+        await self._exit.aclose()
 
-    async def models(self) -> tuple[ModelInfo, ...]:
-        """Models that verified nodes serve."""
-        raise NotImplementedError
+    def _build(
+        self, directory: Path, chain: Chain, wallet: Treasury, stack: contextlib.AsyncExitStack
+    ) -> None:
+        self._scope = TaskScope()
+        self._directory = Directory(
+            network=self.network,
+            chain=chain,
+            config=self.config.session,
+            overrides=self.config.policy,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        self._pool = NodePool(
+            config=self.config.session,
+            ledger=self.ledger,
+            scope=self._scope,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        self._payments = Payments(
+            global_id=self.network.global_id,
+            chain=chain,
+            treasury=wallet,
+            ledger=self.ledger,
+            keys=load_channel_keys(directory / "channel.key"),
+            config=self.config.payment,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        self._runner = Runner(
+            config=self.config,
+            directory=self._directory,
+            pool=self._pool,
+            payments=self._payments,
+            ledger=self.ledger,
+            scope=self._scope,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        stack.push_async_callback(self._scope.close)
+        stack.callback(self._pool.close)
 
-    def stream(self, endpoint: str, body: bytes) -> AsyncIterator[StreamEvent]:
-        """Send one OpenAI-shaped request; yields Head, Data…, Completed."""
-        raise NotImplementedError
+    def stream(self, endpoint: str, body: bytes) -> AsyncGenerator[StreamEvent, None]:
+        """Send one OpenAI-shaped request; yields Head, Data…, Completed.
+
+        `body` is sent byte for byte. The last `Data` and `Completed` come only after the receipt was
+        verified and is durable. Close the generator to cancel the work.
+
+        Raises:
+            InvalidRequestError, ModelNotFoundError: the request cannot be sent.
+            NoEligibleNodeError, NodeUnavailableError, NodeBusyError: no node took it; nothing was paid.
+            EvidenceRejectedError: the only node left failed appraisal; nothing was sent.
+            PaymentError: it cannot be paid as it stands; nothing was sent.
+            OutcomeUnknownError: the answer stopped on the way; it may have been charged for.
+            ReceiptRejectedError: the answer's receipt is wrong; it is kept as proof.
+        """
+        return self._runner.run(endpoint, body)
 
     async def complete(self, endpoint: str, body: bytes) -> Answer:
-        """Send one request and collect the whole answer."""
-        raise NotImplementedError
+        """Send one request and collect the whole answer; errors as for `stream`."""
+        head: Head | None = None
+        pieces: list[bytes] = []
+        async with contextlib.aclosing(self.stream(endpoint, body)) as events:
+            async for event in events:
+                match event:
+                    case Head():
+                        head = event
+                    case Data(data=data):
+                        pieces.append(data)
+                    case Completed() if head is not None:
+                        return Answer(
+                            status=head.status,
+                            content_type=head.content_type,
+                            body=b"".join(pieces),
+                            completed=event,
+                        )
+        raise OutcomeUnknownError("the answer ended early")
 
     async def chat(
         self, messages: Sequence[Mapping[str, object]], *, model: str, **options: object
     ) -> Answer:
-        """Convenience for ``/v1/chat/completions`` without streaming."""
-        raise NotImplementedError
+        """Chat completion in one piece; `options` are members of the OpenAI body."""
+        body = {**options, "model": model, "messages": list(messages), "stream": False}
+        return await self.complete(CHAT_COMPLETIONS, json.dumps(body, ensure_ascii=False).encode("utf-8"))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """Models that verified nodes serve. Dials and appraises nodes that are not connected.
+
+        Raises:
+            CocoonError: no node could be verified; the error is that of the first one.
+        """
+        view = await self._directory.view()
+        chosen = view.candidates[:_MAX_MODEL_NODES]
+        results = await asyncio.gather(
+            *(self._pool.link(candidate, view.policy) for candidate in chosen), return_exceptions=True
+        )
+        links: list[NodeLink] = []
+        failures: list[CocoonError] = []
+        for candidate, result in zip(chosen, results, strict=True):
+            if isinstance(result, NodeLink):
+                links.append(result)
+            elif isinstance(result, CocoonError):
+                self._pool.failed(candidate.node, result)
+                failures.append(result)
+            else:
+                raise result
+        if not links:
+            raise failures[0] if failures else NoEligibleNodeError(
+                "the network lists no usable node", details={"reasons": dict(view.skipped)}
+            )
+        return _models(view, links)
+
+    async def status(self) -> dict[str, object]:
+        """Network, policy, sessions and spending, JSON-ready."""
+        view = self._directory.last or await self._directory.view()
+        now = int(self._clock())
+        spent = await durable(lambda: self.ledger.spent_since(now - now % DAY_S))
+        return {
+            "network": self.network.name,
+            "registry": self.network.registry,
+            "block": view.block_seqno,
+            "policy_digest": view.policy.digest.hex(),
+            "simulated": view.policy.simulated,
+            "sessions": [_session(link) for link in self._pool.links],
+            "candidates": [candidate.node.hex() for candidate in view.candidates],
+            "skipped": dict(view.skipped),
+            "spent_today_nanoton": spent,
+            "daily_cap_nanoton": self.config.payment.daily_cap,
+        }
+
+    async def receipt(self, id: str) -> dict[str, object]:
+        """A receipt of the ledger, JSON-ready; raises `UnknownReceiptError`."""
+        return (await durable(lambda: self.ledger.receipt(id))).to_dict()
+
+    async def export_bundle(
+        self, receipt_id: str, *, request: bytes | None = None, response: bytes | None = None
+    ) -> bytes:
+        """The offline proof of one receipt as a JSON document (docs/spec/bundle.md).
+
+        `request` and `response` are the exact bodies; without them the proof shows that an answer was
+        given and paid, not which. The ledger does not keep them.
+
+        Raises:
+            UnknownReceiptError: not in the ledger.
+            UnavailableError: the receipt is not anchored yet, or node or chain cannot be reached.
+            RejectedError: what the node or the chain says does not prove the receipt.
+        """
+        if self._chain is None:
+            raise RuntimeError("the client is not entered")
+        row = await durable(lambda: self.ledger.receipt(receipt_id))
+        return await export_bundle(
+            row,
+            network=self.network,
+            chain=self._chain,
+            ledger=self.ledger,
+            connect_s=self.config.session.connect_seconds,
+            now=int(self._clock()),
+            request=request,
+            response=response,
+        )
+
+    async def channels(self) -> tuple[ChannelRow, ...]:
+        """All payment channels of this client, newest first."""
+        return await durable(self.ledger.channels)
+
+    async def top_up(self, channel: bytes, amount: int) -> ChannelRow:
+        """Add nanoton to a channel."""
+        return await self._payments.top_up(channel, amount)
+
+    async def start_close(self, channel: bytes) -> int:
+        """Ask for the rest of a channel; returns the Unix time from which `finish_close` works."""
+        return await self._payments.start_close(channel)
+
+    async def finish_close(self, channel: bytes) -> None:
+        """Take the rest of a channel."""
+        await self._payments.finish_close(channel)
+
+    def _emit(self, event: ClientEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+
+def _models(view: NetworkView, links: Sequence[NodeLink]) -> tuple[ModelInfo, ...]:
+    found: dict[bytes, ModelInfo] = {}
+    for link in links:
+        for digest, model in link.models.items():
+            if digest not in view.models:
+                continue
+            before = found.get(digest)
+            found[digest] = ModelInfo(
+                name=view.models[digest],
+                digest=digest,
+                context_length=max(model.context_length, before.context_length if before else 0),
+                nodes=(*(before.nodes if before else ()), link.candidate.node.hex()),
+            )
+    return tuple(sorted(found.values(), key=lambda model: (model.name, model.digest)))
+
+
+def _session(link: NodeLink) -> dict[str, object]:
+    return {
+        "node": link.candidate.node.hex(),
+        "endpoint": link.candidate.endpoint,
+        "binding_hash": link.verified.binding_hash.hex(),
+        "release": link.verified.release.name,
+        "simulated": link.verified.simulated,
+        "expires_at": int(link.machine.expires_at),
+        "in_flight": link.machine.in_flight,
+        "models": [view.name for view in link.models.values()],
+    }

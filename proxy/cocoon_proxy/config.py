@@ -99,6 +99,8 @@ class SessionConfig:
     """Limit from sending a request to its head."""
     stall_seconds: int = _setting(120, _parse_int)
     """Limit between two pieces of an answer."""
+    deadline_seconds: int = _setting(1800, _parse_int)
+    """How long an answer is of use; the enclave stops work after it."""
     attempts: int = _setting(3, _parse_int)
     """Nodes tried for one request, while that is safe."""
 

@@ -26,7 +26,9 @@ NOW = 1_800_000_000
 PRICES = PriceList(prompt=1, cached=1, completion=2)
 CURRENT, PREVIOUS, NEXT = b"c" * 32, b"p" * 32, b"n" * 32
 TERMS = HostTerms(endpoint="127.0.0.1:1", prices=PRICES, stake=10**9)
-ENCLAVE = EnclaveView(binding_hash=CURRENT, tree_size=5, unanchored=0, anchor_by=0, ready=True)
+ENCLAVE = EnclaveView(
+    binding_hash=CURRENT, binding_until=NOW + 80_000, tree_size=5, anchor_by=0, ready=True
+)
 NODE = NodeView(
     joined=True,
     endpoint=TERMS.endpoint,
@@ -80,6 +82,11 @@ def test_claims_under_the_current_key_do_not_delay_a_rotation() -> None:
 
 def test_evidence_is_renewed_before_it_expires() -> None:
     assert decide(TERMS, ENCLAVE, replace(NODE, attested_until=NOW + 60), (), NOW) == (Attest(),)
+
+
+def test_evidence_that_cannot_be_renewed_is_left_alone() -> None:
+    node, enclave = replace(NODE, attested_until=NOW + 60), replace(ENCLAVE, binding_until=NOW + 60)
+    assert decide(TERMS, enclave, node, (), NOW) == ()
 
 
 def test_changed_terms_are_published() -> None:

@@ -218,6 +218,18 @@ def write_text(text: str) -> Cell:
     return cell if cell is not None else Builder().end_cell()
 
 
+def begin(tag: int) -> Builder:
+    """A builder that starts with a 32-bit tag or opcode."""
+    builder: Builder = Builder().store_uint(tag, 32)
+    return builder
+
+
+def finish(builder: Builder) -> Cell:
+    """The builder's cell."""
+    cell: Cell = builder.end_cell()
+    return cell
+
+
 def record_to_ton(record: RecordCell) -> Cell:
     """A cell of `cocoon_attestation.cell` as a cell of pytoniq-core; the hash stays the same."""
     builder = Builder()
@@ -226,8 +238,7 @@ def record_to_ton(record: RecordCell) -> Cell:
         builder.store_uint(value, record.bit_length)
     for ref in record.refs:
         builder.store_ref(record_to_ton(ref))
-    cell: Cell = builder.end_cell()
-    return cell
+    return finish(builder)
 
 
 def ton_to_record(cell: Cell) -> RecordCell:

@@ -16,7 +16,7 @@ from cocoon_attestation.cell import parse_boc
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.types import digest32, exact_bytes, nanoton, sint, uint
 from cocoon_ton import opcodes
-from cocoon_ton.cells import Reader, record_to_ton, ton_to_record
+from cocoon_ton.cells import Reader, finish, record_to_ton, ton_to_record
 from cocoon_ton.code import channel_code, contract_address
 
 CHANNEL_DATA_TAG: Final = 0xC0C00007
@@ -125,7 +125,7 @@ def channel_state_init(identity: ChannelIdentity) -> StateInit:
 
 def _data_cell(identity: ChannelIdentity, *, paid: int, close_at: int) -> Cell:
     constants = Builder().store_uint(identity.salt, 64).store_uint(identity.close_delay, 32).end_cell()
-    cell: Cell = (
+    return finish(
         Builder()
         .store_uint(CHANNEL_DATA_TAG, 32)
         .store_coins(paid)
@@ -135,9 +135,7 @@ def _data_cell(identity: ChannelIdentity, *, paid: int, close_at: int) -> Cell:
         .store_bytes(identity.client_key)
         .store_address(identity.client)
         .store_ref(constants)
-        .end_cell()
     )
-    return cell
 
 
 def parse_channel(data: Cell) -> ChannelState:
@@ -184,7 +182,7 @@ def settle_body(
     *, used: int, final: bool, payout: Address, authorization: Cell, query_id: int = 0
 ) -> Cell:
     """Body that the node contract sends; `authorization` is `signed_authorization_cell`."""
-    body: Cell = (
+    return finish(
         Builder()
         .store_uint(opcodes.CHANNEL_SETTLE, 32)
         .store_uint(uint(query_id, 64, "query id"), 64)
@@ -192,9 +190,7 @@ def settle_body(
         .store_bool(final)
         .store_address(payout)
         .store_ref(authorization)
-        .end_cell()
     )
-    return body
 
 
 def signed_authorization_cell(signed: payment_pb2.SignedAuthorization) -> Cell:
@@ -205,10 +201,8 @@ def signed_authorization_cell(signed: payment_pb2.SignedAuthorization) -> Cell:
     """
     authorization = record_to_ton(parse_boc(signed.authorization))
     signature = exact_bytes(signed.signature, 64, "signature")
-    cell: Cell = Builder().store_bytes(signature).store_ref(authorization).end_cell()
-    return cell
+    return finish(Builder().store_bytes(signature).store_ref(authorization))
 
 
 def _simple(opcode: int, query_id: int) -> Cell:
-    body: Cell = Builder().store_uint(opcode, 32).store_uint(uint(query_id, 64, "query id"), 64).end_cell()
-    return body
+    return finish(Builder().store_uint(opcode, 32).store_uint(uint(query_id, 64, "query id"), 64))

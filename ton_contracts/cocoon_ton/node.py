@@ -1,6 +1,7 @@
 """The Node contract: identity, address and state. Pure; no chain access.
 
-Messages are in `cocoon_ton.node_messages`. Layouts: ``ton_contracts/cocoon.tlb``. Rules: ``docs/spec/contracts.md``.
+Messages are in `cocoon_ton.node_messages`. Layouts: ``ton_contracts/cocoon.tlb``.
+Rules: ``docs/spec/contracts.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.payment import PriceList
 from cocoon_attestation.types import nanoton, sint, uint
 from cocoon_ton import opcodes
-from cocoon_ton.cells import Reader
+from cocoon_ton.cells import Reader, finish
 from cocoon_ton.code import contract_address, node_code
 
 CODE_VERSION: Final = 1
@@ -63,21 +64,19 @@ class NodeIdentity:
     @property
     def cell(self) -> Cell:
         """The identity as a cell."""
-        cell: Cell = (
+        return finish(
             Builder()
             .store_int(self.global_id, 32)
             .store_uint(self.code_version, 16)
             .store_address(self.registry)
             .store_address(self.owner)
             .store_uint(self.salt, 64)
-            .end_cell()
         )
-        return cell
 
     @property
     def initial_data(self) -> Cell:
         """Data cell of the StateInit."""
-        cell: Cell = (
+        return finish(
             Builder()
             .store_uint(opcodes.NODE_STORAGE, 32)
             .store_ref(self.cell)
@@ -88,9 +87,7 @@ class NodeIdentity:
             .store_uint(0, 256)  # root
             .store_uint(0, 32)  # anchored_at
             .store_bits("000")  # terms, key, parameters
-            .end_cell()
         )
-        return cell
 
     @property
     def address(self) -> Address:
@@ -126,7 +123,7 @@ class NodeTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """A key binding that the owner recorded, with its evidence. Digests are 32 bytes, times Unix seconds."""
+    """A key binding that the owner recorded, with its evidence. Digests: 32 bytes. Times: Unix seconds."""
 
     binding_hash: bytes
     receipt_key: bytes
@@ -174,7 +171,7 @@ class RegistryParameters:
     @property
     def cell(self) -> Cell:
         """The parameters as a cell."""
-        cell: Cell = (
+        return finish(
             Builder()
             .store_coins(nanoton(self.min_stake, "min_stake"))
             .store_uint(uint(self.anchor_within, 32, "anchor_within"), 32)
@@ -184,9 +181,7 @@ class RegistryParameters:
             .store_uint(uint(self.price_delay, 32, "price_delay"), 32)
             .store_uint(uint(self.max_nodes, 16, "max_nodes"), 16)
             .store_uint(uint(self.timelock, 32, "timelock"), 32)
-            .end_cell()
         )
-        return cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

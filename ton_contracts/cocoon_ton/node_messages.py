@@ -11,16 +11,17 @@ from typing import Final
 from pytoniq_core import Address, Builder, Cell
 
 from cocoon.v1 import payment_pb2, record_pb2
+from cocoon_attestation.anchor import proof_cell
 from cocoon_attestation.cell import parse_boc
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.payment import PriceList
 from cocoon_attestation.types import digest32, exact_bytes, nanoton, uint
 from cocoon_ton import opcodes
-from cocoon_ton.cells import record_to_ton
+from cocoon_ton.cells import begin, finish, record_to_ton
 from cocoon_ton.channel import signed_authorization_cell
 from cocoon_ton.node import FLAG_SIMULATED, MAX_ENDPOINT, MAX_MODELS
+from cocoon_ton.proof.boc import write_boc
 
-MAX_PROOF_HASHES: Final = 128
 NODE_MESSAGE_VALUE: Final = 150_000_000
 """Value that pays for any message of the owner, stake apart, at the prices of the reference
 configuration, in nanoton; what is not used comes back."""
@@ -42,8 +43,7 @@ def offered_terms_cell(
     builder.store_uint(prices.prompt, 64).store_uint(prices.cached, 64).store_uint(prices.completion, 64)
     builder.store_ref(Builder().store_bytes(endpoint.encode("ascii")).end_cell())
     digests = b"".join(digest32(model, "model digest") for model in models)
-    cell: Cell = builder.store_ref(Builder().store_bytes(digests).end_cell()).end_cell()
-    return cell
+    return finish(builder.store_ref(finish(Builder().store_bytes(digests))))
 
 
 def join_body(
@@ -60,7 +60,7 @@ def join_body(
     The message's value must be at least `stake` and `NODE_MESSAGE_VALUE`. Deploys with the StateInit.
     """
     terms = offered_terms_cell(endpoint=endpoint, models=models, prices=prices, simulated=simulated)
-    return _body(opcodes.NODE_JOIN, query_id).store_coins(nanoton(stake)).store_ref(terms).end_cell()
+    return finish(_body(opcodes.NODE_JOIN, query_id).store_coins(nanoton(stake, "stake")).store_ref(terms))
 
 
 def update_terms_body(
@@ -68,7 +68,7 @@ def update_terms_body(
 ) -> Cell:
     """Body, from the owner: change endpoint and models at once, prices after the registry's delay."""
     terms = offered_terms_cell(endpoint=endpoint, models=models, prices=prices, simulated=simulated)
-    return _body(opcodes.NODE_UPDATE_TERMS, query_id).store_ref(terms).end_cell()
+    return finish(_body(opcodes.NODE_UPDATE_TERMS, query_id).store_ref(terms))
 
 
 def attest_body(
@@ -79,12 +79,11 @@ def attest_body(
     Raises:
         MalformedError: the binding is not a bag of cells in canonical form.
     """
-    return (
+    return finish(
         _body(opcodes.NODE_ATTEST, query_id)
         .store_ref(record_to_ton(parse_boc(key_binding)))
         .store_bytes(digest32(evidence_digest, "evidence digest"))
         .store_uint(uint(attested_until, 32, "attested_until"), 32)
-        .end_cell()
     )
 
 
@@ -100,51 +99,33 @@ def settle_body(
     Raises:
         MalformedError: a cell does not parse or a signature is not 64 bytes.
     """
-    return (
+    return finish(
         _body(opcodes.NODE_SETTLE, query_id)
         .store_bool(final)
         .store_bytes(exact_bytes(claim.signature, 64, "signature"))
         .store_ref(record_to_ton(parse_boc(claim.claim)))
         .store_ref(signed_authorization_cell(authorization))
-        .end_cell()
     )
 
 
 def unbond_body(query_id: int = 0) -> Cell:
     """Body, from the owner: leave the registry and start the wait for the stake."""
-    return _body(opcodes.NODE_UNBOND, query_id).end_cell()
+    return finish(_body(opcodes.NODE_UNBOND, query_id))
 
 
 def withdraw_body(query_id: int = 0) -> Cell:
     """Body, from the owner: take the stake out after its wait, or empty an idle node."""
-    return _body(opcodes.NODE_WITHDRAW, query_id).end_cell()
+    return finish(_body(opcodes.NODE_WITHDRAW, query_id))
 
 
 def add_stake_body(amount: int, query_id: int = 0) -> Cell:
     """Body, from the owner: raise the stake by `amount` nanoton out of the message's value."""
-    return _body(opcodes.NODE_ADD_STAKE, query_id).store_coins(nanoton(amount)).end_cell()
+    return finish(_body(opcodes.NODE_ADD_STAKE, query_id).store_coins(nanoton(amount, "amount")))
 
 
 def top_up_body(query_id: int = 0) -> Cell:
     """Body, from anybody: add to the working balance that pays for anchors."""
-    return _body(opcodes.NODE_TOP_UP, query_id).end_cell()
-
-
-def proof_cell(hashes: Sequence[bytes]) -> Cell:
-    """A consistency proof as contracts take it: a snake with three hashes per cell.
-
-    Raises:
-        MalformedError: a hash is not 32 bytes, or there are more than 128.
-    """
-    if len(hashes) > MAX_PROOF_HASHES:
-        raise MalformedError("consistency proof: too long")
-    cell: Cell | None = None
-    for at in reversed(range(0, len(hashes), 3)):
-        builder = Builder()
-        for item in hashes[at : at + 3]:
-            builder.store_bytes(digest32(item, "proof hash"))
-        cell = (builder if cell is None else builder.store_ref(cell)).end_cell()
-    return Builder().end_cell() if cell is None else cell
+    return finish(_body(opcodes.NODE_TOP_UP, query_id))
 
 
 def anchor_body(
@@ -155,12 +136,11 @@ def anchor_body(
     Raises:
         MalformedError: a part does not parse.
     """
-    return (
+    return finish(
         _body(opcodes.NODE_ANCHOR, query_id)
         .store_bytes(exact_bytes(checkpoint.signature, 64, "signature"))
         .store_ref(record_to_ton(parse_boc(checkpoint.checkpoint)))
-        .store_ref(proof_cell(proof))
-        .end_cell()
+        .store_ref(record_to_ton(proof_cell(proof)))
     )
 
 
@@ -173,29 +153,26 @@ def anchor_external_body(*, anchor: bytes, signature: bytes) -> Cell:
     Raises:
         MalformedError: a part does not parse.
     """
-    body: Cell = (
+    return finish(
         Builder()
         .store_bytes(exact_bytes(signature, 64, "signature"))
         .store_ref(record_to_ton(parse_boc(anchor)))
-        .end_cell()
     )
-    return body
 
 
 def external_message(address: Address, body: Cell) -> bytes:
     """Bag of cells of the external message with this body, for `ChainWriter.send`."""
-    message: Cell = (
+    message = finish(
         Builder()
         .store_bits("1000")  # ext_in_msg_info$10, src:addr_none$00
         .store_address(address)
         .store_coins(0)  # import_fee
         .store_bits("01")  # no init, body in a reference
         .store_ref(body)
-        .end_cell()
     )
-    boc: bytes = message.to_boc()
-    return boc
+    return write_boc([message])
 
 
 def _body(opcode: int, query_id: int) -> Builder:
-    return Builder().store_uint(opcode, 32).store_uint(uint(query_id, 64, "query id"), 64)
+    builder: Builder = begin(opcode).store_uint(uint(query_id, 64, "query id"), 64)
+    return builder

@@ -71,7 +71,7 @@ EXCESSES: Final = 0xD53276DB
 EXIT_CODES: Final[dict[int, ExitCode]] = {
     200: ExitCode("Registry", "NotGovernance", "the sender is not the governance address"),
     201: ExitCode("Registry", "NotNextGovernance", "the sender was not named as the next governance"),
-    202: ExitCode("Registry", "BadChange", "not a change that this registry knows, or with values out of range"),
+    202: ExitCode("Registry", "BadChange", "unknown kind of change, or values out of range"),
     203: ExitCode("Registry", "AlreadyPending", "the same change is announced already"),
     204: ExitCode("Registry", "TooManyPending", "no more changes may be announced"),
     205: ExitCode("Registry", "NotPending", "no such change is announced"),

@@ -1,27 +1,27 @@
-"""The Registry contract: state, changes, messages, and the appraisal policy it stands for. Pure.
+"""The Registry contract: its state, and the appraisal policy that it stands for. Pure.
 
-Layouts: ``ton_contracts/cocoon.tlb``. Rules: ``docs/spec/contracts.md``.
+Messages and initial data are in `cocoon_ton.registry_messages`. Layouts: ``ton_contracts/cocoon.tlb``.
+Rules: ``docs/spec/contracts.md``.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from pytoniq_core import Address, Builder, Cell, StateInit
+from pytoniq_core import Address, Cell
 
 from cocoon_attestation.errors import ConfigError, MalformedError
-from cocoon_attestation.policy import Policy
+from cocoon_attestation.policy import UP_TO_DATE, Policy
 from cocoon_attestation.reference import Release, TeeKind, release_from_cell
-from cocoon_attestation.types import digest32, sint, uint
 from cocoon_ton import opcodes
-from cocoon_ton.cells import Reader, read_dict, read_text, record_to_ton, ton_to_record, write_dict, write_text
-from cocoon_ton.code import channel_code, contract_address, node_code, registry_code
+from cocoon_ton.cells import Reader, read_dict, read_text, ton_to_record
+from cocoon_ton.network import MAINNET_GLOBAL_ID
 from cocoon_ton.node import (
-    CODE_VERSION,
     KeyRecord,
     NodeIdentity,
     NodeTerms,
@@ -32,8 +32,12 @@ from cocoon_ton.node import (
     parse_terms,
 )
 
-_STATUS_BITS: Final = ("SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded")
-_NO_ROOT: Final = bytes(32)
+STATUS_BITS: Final = ("SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded")
+NO_ROOT: Final = bytes(32)
+"""`dev_root_hash` of a policy under which the vendor's root counts."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class EntryState(enum.IntEnum):
@@ -53,7 +57,7 @@ class RegistryPolicy:
     min_tcb_evaluation: int
     statuses: frozenset[str] = frozenset()
     """TCB statuses accepted besides ``UpToDate``."""
-    dev_root_hash: bytes = _NO_ROOT
+    dev_root_hash: bytes = NO_ROOT
     """SHA-256 of the DER development root, or zeros: the vendor's root counts."""
 
 
@@ -143,26 +147,15 @@ class RegistryState:
     denied_platforms: Mapping[bytes, int]
     """Platform id -> Unix time of the removal."""
     pending: Mapping[bytes, PendingChange]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryGenesis:
-    """Initial data of a registry."""
-
-    global_id: int
-    governance: Address
-    parameters: RegistryParameters
-    policy: RegistryPolicy
-    releases: tuple[Release, ...] = ()
-    models: Mapping[bytes, str] = field(default_factory=dict)
-    """Model digest -> name."""
-
-
-# ---- reading
+    unreadable: frozenset[bytes] = frozenset()
+    """Ids of nodes, releases and models whose entries do not parse."""
 
 
 def parse_registry(data: Cell) -> RegistryState:
     """Read the registry's data cell.
+
+    A node or release that does not parse is left out and named in `unreadable`: one entry must not hide
+    the others, and what cannot be read cannot be trusted either.
 
     Raises:
         MalformedError: not the data of a registry.
@@ -173,19 +166,22 @@ def parse_registry(data: Cell) -> RegistryState:
     governance, next_governance = root.address(), root.maybe_address()
     node_count, pending_count = root.uint(16), root.uint(8)
     config, lists = root.sub(), root.sub()
-    nodes = _by_id(read_dict(root.maybe_ref(), 256, _read_listing))
-    pending = _by_id(read_dict(root.maybe_ref(), 256, lambda r: (r.uint(32), r.ref())))
+    listings = read_dict(root.maybe_ref(), 256, lambda r: (r.uint(32), r.uint(32), r.ref()))
+    pending = read_dict(root.maybe_ref(), 256, lambda r: (r.uint(32), r.ref()))
     root.end()
-    if node_count != len(nodes) or pending_count != len(pending):
+    if node_count != len(listings) or pending_count != len(pending):
         raise MalformedError("registry: a counter differs from its list")
     parameters, policy = parse_parameters(config.ref()), _read_policy(config.sub())
     codes = read_dict(config.maybe_ref(), 16, lambda r: ContractCodes(node=r.ref(), channel=r.ref()))
     config.end()
-    releases = _by_id(read_dict(lists.maybe_ref(), 256, _read_release))
-    models = _by_id(read_dict(lists.maybe_ref(), 256, lambda r: (_state(r), r.uint(32), read_text(r.ref()))))
-    denied_nodes = _by_id(read_dict(lists.maybe_ref(), 256, lambda r: r.uint(32)))
-    denied_platforms = _by_id(read_dict(lists.maybe_ref(), 256, lambda r: r.uint(32)))
+    raw_releases = read_dict(lists.maybe_ref(), 256, lambda r: (_state(r), r.uint(32), r.ref()))
+    raw_models = read_dict(lists.maybe_ref(), 256, lambda r: (_state(r), r.uint(32), r.ref()))
+    denied_nodes = read_dict(lists.maybe_ref(), 256, lambda r: r.uint(32))
+    denied_platforms = read_dict(lists.maybe_ref(), 256, lambda r: r.uint(32))
     lists.end()
+    nodes, bad_nodes = _readable(listings, _node)
+    releases, bad_releases = _readable(raw_releases, _release)
+    models, bad_models = _readable(raw_models, _model)
     return RegistryState(
         global_id=global_id,
         version=version,
@@ -194,59 +190,55 @@ def parse_registry(data: Cell) -> RegistryState:
         parameters=parameters,
         policy=policy,
         codes=codes,
-        releases={key: _named_release(key, *value) for key, value in releases.items()},
-        models={
-            key: ModelEntry(digest=key, state=state, since=since, name=name)
-            for key, (state, since, name) in models.items()
-        },
-        nodes={key: _named_node(key, *value) for key, value in nodes.items()},
-        denied_nodes=denied_nodes,
-        denied_platforms=denied_platforms,
+        releases=releases,
+        models=models,
+        nodes=nodes,
+        denied_nodes={key.to_bytes(32): since for key, since in denied_nodes.items()},
+        denied_platforms={key.to_bytes(32): since for key, since in denied_platforms.items()},
         pending={
-            key: PendingChange(change_hash=key, ready_at=ready_at, change=change)
+            key.to_bytes(32): PendingChange(change_hash=key.to_bytes(32), ready_at=ready_at, change=change)
             for key, (ready_at, change) in pending.items()
         },
+        unreadable=bad_nodes | bad_releases | bad_models,
     )
 
 
-def _by_id(entries: dict[int, _T]) -> dict[bytes, _T]:
-    return {key.to_bytes(32): value for key, value in entries.items()}
+def _readable(
+    raw: Mapping[int, _R], read: Callable[[bytes, _R], _T]
+) -> tuple[dict[bytes, _T], frozenset[bytes]]:
+    """Entries that `read` understands, and the keys of the others."""
+    entries: dict[bytes, _T] = {}
+    unreadable: set[bytes] = set()
+    for number, value in raw.items():
+        key = number.to_bytes(32)
+        try:
+            entries[key] = read(key, value)
+        except MalformedError:
+            unreadable.add(key)
+    return entries, frozenset(unreadable)
 
 
 def _state(reader: Reader) -> EntryState:
     value = reader.uint(8)
-    if value not in set(EntryState):
-        raise MalformedError("registry: unknown state of an entry")
-    return EntryState(value)
+    # a state from the future is not one that may be trusted
+    return EntryState(value) if value in set(EntryState) else EntryState.REVOKED
 
 
-def _read_release(reader: Reader) -> tuple[EntryState, int, Release]:
-    return _state(reader), reader.uint(32), release_from_cell(ton_to_record(reader.ref()))
-
-
-def _named_release(key: bytes, state: EntryState, since: int, release: Release) -> ReleaseEntry:
+def _release(key: bytes, raw: tuple[EntryState, int, Cell]) -> ReleaseEntry:
+    state, since, cell = raw
+    release = release_from_cell(ton_to_record(cell))
     if release.release_id != key:
         raise MalformedError("registry: a release is listed under another id")
     return ReleaseEntry(release_id=key, state=state, since=since, release=release)
 
 
-def _read_policy(reader: Reader) -> RegistryPolicy:
-    kinds, statuses = reader.uint(8), reader.uint(8)
-    minimum, dev_root_hash = reader.uint(32), reader.raw(32)
-    reader.end()
-    return RegistryPolicy(
-        tee_kinds=frozenset(kind for kind in TeeKind if kinds >> kind.value & 1),
-        statuses=frozenset(name for bit, name in enumerate(_STATUS_BITS) if statuses >> bit & 1),
-        min_tcb_evaluation=minimum,
-        dev_root_hash=dev_root_hash,
-    )
+def _model(key: bytes, raw: tuple[EntryState, int, Cell]) -> ModelEntry:
+    state, since, cell = raw
+    return ModelEntry(digest=key, state=state, since=since, name=read_text(cell))
 
 
-def _read_listing(reader: Reader) -> tuple[int, int, Cell]:
-    return reader.uint(32), reader.uint(32), reader.ref()
-
-
-def _named_node(key: bytes, listed_at: int, updated_at: int, cell: Cell) -> NodeEntry:
+def _node(key: bytes, raw: tuple[int, int, Cell]) -> NodeEntry:
+    listed_at, updated_at, cell = raw
     entry = Reader(cell)
     identity, stake = parse_identity(entry.ref()), entry.coins()
     terms, key_record = parse_terms(entry.ref()), entry.maybe_ref()
@@ -260,3 +252,59 @@ def _named_node(key: bytes, listed_at: int, updated_at: int, cell: Cell) -> Node
         listed_at=listed_at,
         updated_at=updated_at,
     )
+
+
+def _read_policy(reader: Reader) -> RegistryPolicy:
+    kinds, statuses = reader.uint(8), reader.uint(8)
+    minimum, dev_root_hash = reader.uint(32), reader.raw(32)
+    reader.end()
+    return RegistryPolicy(
+        tee_kinds=frozenset(kind for kind in TeeKind if kinds >> kind.value & 1),
+        statuses=frozenset(name for bit, name in enumerate(STATUS_BITS) if statuses >> bit & 1),
+        min_tcb_evaluation=minimum,
+        dev_root_hash=dev_root_hash,
+    )
+
+
+def policy_from_registry(
+    state: RegistryState, dev_root_der: bytes | None = None, *, allow_deprecated: bool = True
+) -> Policy:
+    """The appraisal policy that the registry stands for. A client may tighten it, never loosen it.
+
+    `dev_root_der` is the development root that the network file names; it counts only if the registry
+    names its hash, and then it must be given.
+
+    Raises:
+        ConfigError: the registry allows nothing, or names a development root that was not given, differs
+            from the one given, or is named on mainnet.
+    """
+    states = {EntryState.ACTIVE, EntryState.DEPRECATED} if allow_deprecated else {EntryState.ACTIVE}
+    return Policy(
+        global_id=state.global_id,
+        releases=tuple(
+            entry.release
+            for entry in state.releases.values()
+            if entry.state in states and entry.release.tee in state.policy.tee_kinds
+        ),
+        models=frozenset(entry.digest for entry in state.models.values() if entry.state in states),
+        min_tcb_evaluation=state.policy.min_tcb_evaluation,
+        tee_kinds=state.policy.tee_kinds,
+        dev_root=_dev_root(state, dev_root_der),
+        statuses=frozenset({UP_TO_DATE}) | state.policy.statuses,
+        denied_platforms=frozenset(state.denied_platforms),
+    )
+
+
+def _dev_root(state: RegistryState, der: bytes | None) -> bytes | None:
+    expected = state.policy.dev_root_hash
+    if expected == NO_ROOT:
+        return None
+    if state.global_id == MAINNET_GLOBAL_ID:
+        raise ConfigError("the registry names a development root on mainnet")
+    if der is None:
+        raise ConfigError(
+            "the registry accepts simulated TEEs only, and the network file has no development root"
+        )
+    if not hmac.compare_digest(hashlib.sha256(der).digest(), expected):
+        raise ConfigError("the development root of the network file is not the one that the registry names")
+    return der

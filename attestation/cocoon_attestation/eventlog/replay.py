@@ -43,7 +43,7 @@ _PREIMAGE_TYPES: Final = frozenset(
 )
 """Types whose digest is the hash of the event data."""
 _KNOWN_TYPES: Final = frozenset(
-    {*range(0x00, 0x13), *range(0x8000_0001, 0x8000_0011), *range(0x8000_00E0, 0x8000_00E5)}
+    {*range(0x13), *range(0x8000_0001, 0x8000_0011), *range(0x8000_00E0, 0x8000_00E5)}
 )
 """Types of the PC Client Platform Firmware Profile."""
 _SPEC: Final = "docs/spec/eventlog.md#"

@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Final
 
 from cryptography import x509
@@ -123,7 +124,7 @@ def chain_problem(chain: Sequence[x509.Certificate], roots: Collection[bytes]) -
     """Say why `chain` (leaf first, root last) does not lead to one of `roots` (DER), or None."""
     if len(chain) < 2 or chain[-1].public_bytes(Encoding.DER) not in roots:
         return "the chain does not end at a trusted root"
-    for position, (child, issuer) in enumerate(zip(chain, chain[1:], strict=False)):
+    for position, (child, issuer) in enumerate(pairwise(chain)):
         if child.issuer != issuer.subject:
             return f"certificate {position} is not issued by certificate {position + 1}"
         if not _may_sign(issuer, position):
@@ -176,9 +177,7 @@ def device_identity(chain: Sequence[x509.Certificate]) -> DeviceIdentity:
     device = _DEVICE_NAME.fullmatch(_common_name(chain[1]))
     if leaf is None or device is None or leaf[1] != device[1]:
         raise MalformedError("the device certificates do not name one NVIDIA chip")
-    return DeviceIdentity(
-        chip=device[1], serial=f"{chain[1].serial_number:x}", fwid=_leaf_fwid(chain[0])
-    )
+    return DeviceIdentity(chip=device[1], serial=f"{chain[1].serial_number:x}", fwid=_leaf_fwid(chain[0]))
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -107,9 +107,7 @@ def response_problem(
     return None
 
 
-def _is_about(
-    response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate
-) -> bool:
+def _is_about(response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     if not isinstance(response.hash_algorithm, hashes.SHA384):
         return False
     key = issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -32,8 +32,7 @@ NVIDIA_MANUFACTURER_ID: Final = "5703"
 _SWID: Final = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _HASH: Final = "{http://www.w3.org/2001/04/xmlenc#sha384}Hash"
 _RIM: Final = (
-    "{https://trustedcomputinggroup.org/resource/"
-    "tcg-reference-integrity-manifest-rim-information-model/}"
+    "{https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/}"
 )
 _DS: Final = "{http://www.w3.org/2000/09/xmldsig#}"
 _MEASUREMENT_SIZE: Final = 48
@@ -87,15 +86,15 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         raise MalformedError("comments, entities and instructions have no place in a manifest")
     path = f"./{_DS}Signature/{_DS}KeyInfo/{_DS}X509Data/{_DS}X509Certificate"
     try:
-        ders = [base64.b64decode("".join((e.text or "").split()), validate=True) for e in root.findall(path)]
+        ders = [
+            base64.b64decode("".join((e.text or "").split()), validate=True) for e in root.findall(path)
+        ]
     except (binascii.Error, ValueError) as error:
         raise MalformedError("a certificate of a manifest is not base64") from error
     return UnverifiedRim(root=root, chain=parse_der_chain(ders))
 
 
-def rim_chain_problem(
-    rim: UnverifiedRim, roots: Collection[bytes], at: dt.datetime
-) -> str | None:
+def rim_chain_problem(rim: UnverifiedRim, roots: Collection[bytes], at: dt.datetime) -> str | None:
     """Say why the signer of `rim` is not trusted at `at`, or None."""
     return chain_problem(rim.chain, roots) or dates_problem(rim.chain, at)
 

@@ -40,7 +40,7 @@ def _power_of_two(length: int) -> int:
 
 def request_class(length: int) -> int:
     """Size class of a request: at least 1 KiB, then Padmé."""
-    return max(_REQUEST_MIN, _padme(length))
+    return _padme(max(_REQUEST_MIN, length))
 
 
 def _chunk_class(length: int, smallest: int) -> int:

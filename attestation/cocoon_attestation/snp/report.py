@@ -85,9 +85,7 @@ class TcbVersion:
         return (self.fmc, self.boot_loader, self.tee, self.snp, self.microcode)
 
     def __str__(self) -> str:
-        return (
-            f"fmc={self.fmc} bl={self.boot_loader} tee={self.tee} snp={self.snp} ucode={self.microcode}"
-        )
+        return f"fmc={self.fmc} bl={self.boot_loader} tee={self.tee} snp={self.snp} ucode={self.microcode}"
 
 
 def parse_tcb(product: Product, raw: bytes) -> TcbVersion:

@@ -19,7 +19,8 @@ from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.snp import certificates as certs
 from cocoon_attestation.snp import report as layout
-from cocoon_attestation.snp.certificates import Endorsement, SnpLeaf
+from cocoon_attestation.snp.certificates import Endorsement
+from cocoon_attestation.snp.leaf import SnpLeaf, parse_leaf
 from cocoon_attestation.snp.policy import ANY_CSP, SnpPolicy
 from cocoon_attestation.snp.report import (
     Product,
@@ -78,7 +79,7 @@ def verify_snp(
     if at.tzinfo is None:
         raise ValueError("`at` needs a time zone")
     parsed = parse_snp_report(report)
-    leaf = certs.parse_leaf(certificate)
+    leaf = parse_leaf(certificate)
     issuers = certs.parse_issuers(chain)
     revocations = certs.parse_crl(crl) if crl is not None else None
     checks = CheckList()
@@ -160,9 +161,7 @@ def _check_report(
     tcbs = _check_tcb_match(checks, report, leaf, endorsement)
     _check_hwid(checks, report, leaf, endorsement, policy)
     if leaf.kind is SigningKey.VLEK:
-        known = leaf.csp_id is not None and (
-            policy.vlek_csps == ANY_CSP or leaf.csp_id in policy.vlek_csps
-        )
+        known = leaf.csp_id is not None and (policy.vlek_csps == ANY_CSP or leaf.csp_id in policy.vlek_csps)
         _record(checks, "snp.csp", known, f"VLEK of {leaf.csp_id or 'no provider'}")
     _record(checks, "snp.sig", _signature_valid(report, leaf), "ECDSA P-384 over bytes 0 to 671")
     return tcbs

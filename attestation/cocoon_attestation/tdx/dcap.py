@@ -32,7 +32,7 @@ _FIELDS: Final = {
     "rt_mr3": "rtmr3",
     "report_data": "report_data",
 }
-_TCB_MESSAGES: Final = ("No matching TCB level", "TCB status is invalid", "No matching QE TCB level")
+_TCB_MESSAGES: Final = ("No matching TCB level", "TCB status is invalid", "QE ISVSVN")
 """Refusals that concern the TCB level; they only choose the id of the failed check, never the verdict."""
 
 

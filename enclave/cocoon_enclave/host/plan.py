@@ -1,6 +1,6 @@
 """What the host agent should do next: a pure function of what it sees and the time.
 
-The agent observes (enclave status, proved node and channel state), calls `decide`, performs the actions, and
+The agent observes (enclave status, proved node and channel state), calls `decide`, performs the actions and
 observes again. Every action is idempotent, so a crash at any point only repeats the observation.
 
 Order matters in one place: a claim is payable only while the node contract still knows the receipt key that
@@ -31,6 +31,8 @@ class HostTerms:
     """Unsettled amount from which a channel is settled: about 50 times the fee of doing so."""
     renew_before_s: int = 3600
     """How long before the recorded evidence expires it is renewed."""
+    settle_before_s: int = 600
+    """How long before an authorization expires what it covers is collected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,9 @@ class EnclaveView:
     """What the enclave says of itself."""
 
     binding_hash: bytes
+    binding_until: int
+    """Unix time at which the binding ends."""
     tree_size: int
-    unanchored: int
     anchor_by: int
     """Deadline of the oldest unanchored receipt; 0 if there is none."""
     ready: bool
@@ -135,7 +138,7 @@ def decide(
             return tuple(Settle(c.channel) for c in leaving)
         return (Attest(),)
     actions: list[Action] = []
-    if node.attested_until - now < terms.renew_before_s:
+    if node.attested_until - now < terms.renew_before_s and node.attested_until < enclave.binding_until:
         actions.append(Attest())
     if (node.endpoint, node.prices) != (terms.endpoint, terms.prices):
         actions.append(UpdateTerms())
@@ -145,7 +148,9 @@ def decide(
     return tuple(actions)
 
 
-def _anchor_is_due(terms: HostTerms, enclave: EnclaveView, node: NodeView, now: int, *, drain: bool) -> bool:
+def _anchor_is_due(
+    terms: HostTerms, enclave: EnclaveView, node: NodeView, now: int, *, drain: bool
+) -> bool:
     if enclave.tree_size <= node.anchored_size:
         return False
     if drain or now - node.anchored_at >= terms.anchor_every_s:
@@ -157,4 +162,4 @@ def _settle_is_due(terms: HostTerms, node: NodeView, claim: ClaimView, now: int,
     if drain or claim.close_at != 0 or claim.due >= terms.settle_above:
         return True
     # An authorization or a key that is about to lapse takes the money with it.
-    return claim.valid_until - now < terms.renew_before_s or claim.binding_hash == node.previous_binding
+    return claim.valid_until - now < terms.settle_before_s or claim.binding_hash == node.previous_binding

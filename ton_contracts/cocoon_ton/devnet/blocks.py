@@ -67,7 +67,7 @@ class Frame:
 class _TransactionAugmentation:
     """``^Transaction`` with its fees."""
 
-    def extra(self, value: BlockTransaction) -> int:
+    def extra_of(self, value: BlockTransaction) -> int:
         return value.fees
 
     def merge(self, left: int, right: int) -> int:
@@ -83,7 +83,7 @@ class _TransactionAugmentation:
 class _AccountBlockAugmentation:
     """``AccountBlock`` with the fees of its transactions."""
 
-    def extra(self, value: Sequence[BlockTransaction]) -> int:
+    def extra_of(self, value: Sequence[BlockTransaction]) -> int:
         return sum(transaction.fees for transaction in value)
 
     def merge(self, left: int, right: int) -> int:

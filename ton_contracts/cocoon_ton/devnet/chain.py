@@ -62,7 +62,7 @@ class Chain:
     def _make_genesis(self, genesis: Mapping[bytes, Cell]) -> None:
         entries, bocs = {}, {}
         for account, shard_account in genesis.items():
-            entries[account] = account_entry(shard_account)
+            entries[account] = account_entry(shard_account, whole=True)
             cell = shard_account.refs[0]
             bocs[bytes(cell.hash)] = write_boc([cell])
         accounts = states.account_dict(entries.items())

@@ -141,11 +141,12 @@ def destination(message: Cell) -> bytes | None:
         return None
 
 
-def account_entry(shard_account: Cell) -> AccountEntry:
-    """Dictionary entry of an existing ``ShardAccount``."""
+def account_entry(shard_account: Cell, *, whole: bool = False) -> AccountEntry:
+    """Dictionary entry of an existing ``ShardAccount``, with the ``Account`` cell itself if `whole`."""
     part = shard_account.begin_parse()
+    account = shard_account.refs[0]
     return AccountEntry(
-        account=Stub.of(shard_account.refs[0]),
+        account=account if whole else Stub.of(account),
         balance=view_account(shard_account).balance,
         last_hash=part.load_bytes(32),
         last_lt=part.load_uint(64),

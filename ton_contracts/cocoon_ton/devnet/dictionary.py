@@ -15,13 +15,14 @@ from pytoniq_core import Builder, Cell, begin_cell
 from cocoon_ton.devnet.cells import Path
 
 V = TypeVar("V")
+Vin = TypeVar("Vin", contravariant=True)
 X = TypeVar("X")
 
 
-class Augmentation(Protocol[V, X]):
+class Augmentation(Protocol[Vin, X]):
     """How values and extras of one dictionary type are written and summed."""
 
-    def extra(self, value: V) -> X:
+    def extra_of(self, value: Vin) -> X:
         """The extra of a leaf."""
 
     def merge(self, left: X, right: X) -> X:
@@ -30,7 +31,7 @@ class Augmentation(Protocol[V, X]):
     def store_extra(self, builder: Builder, extra: X) -> None:
         """Append an extra."""
 
-    def store_value(self, builder: Builder, value: V) -> None:
+    def store_value(self, builder: Builder, value: Vin) -> None:
         """Append a value."""
 
 
@@ -125,7 +126,7 @@ class AugDict(Generic[V, X]):
     # ---- nodes
 
     def _leaf(self, label: str, value: V) -> Node[V, X]:
-        extra = self._aug.extra(value)
+        extra = self._aug.extra_of(value)
         builder = begin_cell().store_bits(label_bits(label, len(label)))
         self._aug.store_extra(builder, extra)
         self._aug.store_value(builder, value)

@@ -14,6 +14,7 @@ from nacl.signing import SigningKey
 from cocoon_attestation.errors import ConfigError
 
 KEYS_FILE: Final = "keys.json"
+_SEEDS: Final = ("validator", "liteserver", "faucet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -44,16 +45,12 @@ def load_keys(directory: Path) -> ChainKeys:
     path = directory / KEYS_FILE
     if not path.exists():
         keys = ChainKeys.generate()
-        document = {
-            name: bytes(getattr(keys, name)).hex() for name in ("validator", "liteserver", "faucet")
-        }
+        document = {name: bytes(getattr(keys, name)).hex() for name in _SEEDS}
         write_private(path, json.dumps(document | {"control": keys.control}))
         return keys
     try:
         document = json.loads(path.read_text("utf-8"))
-        seeds = {
-            name: SigningKey(bytes.fromhex(document[name])) for name in ("validator", "liteserver", "faucet")
-        }
+        seeds = {name: SigningKey(bytes.fromhex(document[name])) for name in _SEEDS}
         return ChainKeys(**seeds, control=str(document["control"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} does not hold the keys of a development chain") from error

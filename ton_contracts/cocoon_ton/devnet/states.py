@@ -28,7 +28,7 @@ _CONFIG_ADDRESS: Final = b"\x55" * 32
 class _AccountAugmentation:
     """``ShardAccount`` with ``DepthBalanceInfo``: the extra is the sum of balances."""
 
-    def extra(self, value: AccountEntry) -> int:
+    def extra_of(self, value: AccountEntry) -> int:
         return value.balance
 
     def merge(self, left: int, right: int) -> int:

@@ -85,7 +85,7 @@ class Store:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != SCHEMA_VERSION:
             self._db.close()
-            raise ConfigError(f"the chain on disk has format {version}, this program knows {SCHEMA_VERSION}")
+            raise ConfigError(f"the chain on disk has format {version}, not {SCHEMA_VERSION}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -218,7 +218,8 @@ class Store:
 
     def account_at(self, account: bytes, seqno: int) -> AccountEntry | None:
         """One account after block `seqno`."""
-        query = f"SELECT {_HISTORY} FROM history WHERE account = ? AND seqno <= ? ORDER BY seqno DESC LIMIT 1"  # noqa: S608
+        where = "WHERE account = ? AND seqno <= ? ORDER BY seqno DESC LIMIT 1"
+        query = f"SELECT {_HISTORY} FROM history {where}"  # noqa: S608 - constants
         row = self._db.execute(query, (account, seqno)).fetchone()
         return None if row is None or row[1] is None else _entry(row)
 
@@ -261,7 +262,7 @@ def _block_row(block: Block) -> tuple[object, ...]:
 def _history_row(account: bytes, seqno: int, entry: AccountEntry | None) -> tuple[object, ...]:
     if entry is None:
         return (account, seqno, None, 0, "0", bytes(32), 0)
-    cell = entry.account
+    cell = Stub.of(entry.account)
     balance = str(entry.balance)  # may exceed 64 bits
     return (account, seqno, cell.hash, cell.depth, balance, entry.last_hash, entry.last_lt)
 

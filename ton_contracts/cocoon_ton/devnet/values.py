@@ -77,11 +77,11 @@ class Block:
 class AccountEntry:
     """An account in the dictionary of the state.
 
-    `account` is the ``Account`` cell or its stub, `balance` nanoton; `last_hash` and `last_lt` name its
-    last transaction (zeros for none).
+    `account` is the ``Account`` cell (in the zerostate) or its stub, `balance` nanoton; `last_hash` and
+    `last_lt` name its last transaction (zeros for none).
     """
 
-    account: Stub
+    account: Cell | Stub
     balance: int
     last_hash: bytes
     last_lt: int

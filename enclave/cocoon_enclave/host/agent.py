@@ -1,0 +1,286 @@
+"""The host agent: looks at enclave and chain, decides, acts, looks again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pytoniq_core import Address
+
+from cocoon.v1 import evidence_pb2, host_service_pb2, host_service_pb2_grpc, payment_pb2
+from cocoon_attestation.appraisal import appraise
+from cocoon_attestation.binding import beacon_challenge, parse_key_binding
+from cocoon_attestation.errors import CocoonError, ConfigError
+from cocoon_attestation.evidence import evidence_digest
+from cocoon_enclave.host.config import HostConfig
+from cocoon_enclave.host.plan import (
+    Action,
+    Anchor,
+    Attest,
+    Join,
+    Settle,
+    UpdateTerms,
+    decide,
+)
+from cocoon_enclave.host.rpc import call
+from cocoon_enclave.host.treasury import Treasury
+from cocoon_enclave.host.views import (
+    ChannelView,
+    Claimed,
+    channel_view,
+    claimed,
+    enclave_view,
+    node_state,
+    node_view,
+    own_channels,
+)
+from cocoon_ton.chain import ChainReader
+from cocoon_ton.channel import ChannelIdentity
+from cocoon_ton.network import NetworkConfig
+from cocoon_ton.node import NodeIdentity, NodeState, node_state_init
+from cocoon_ton.node_messages import (
+    NODE_MESSAGE_VALUE,
+    anchor_external_body,
+    attest_body,
+    external_message,
+    join_body,
+    settle_body,
+    update_terms_body,
+)
+from cocoon_ton.registry import parse_registry, policy_from_registry
+
+log = logging.getLogger(__name__)
+
+_RPC_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What the agent saw last; what `cocoon host status` shows."""
+
+    node: NodeState | None = None
+    actions: tuple[Action, ...] = ()
+    claims: tuple[Claimed, ...] = ()
+    channels: dict[bytes, ChannelView] = field(default_factory=dict)
+    error: str = ""
+
+
+class HostAgent:
+    """Serves one node. `step` is one look and its actions; `run` repeats it until `stop`."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        network: NetworkConfig,
+        *,
+        chain: ChainReader,
+        treasury: Treasury,
+        enclave: host_service_pb2_grpc.HostServiceAsyncStub,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._network = network
+        self._chain = chain
+        self._treasury = treasury
+        self._enclave = enclave
+        self._clock = clock
+        self._identities: dict[bytes, ChannelIdentity] = {}
+        self._stop = asyncio.Event()
+        self.drain = False
+        self.snapshot = Snapshot()
+        self.identity = NodeIdentity(
+            global_id=network.global_id,
+            registry=network.registry_address,
+            owner=treasury.address,
+            salt=config.salt,
+        )
+
+    @property
+    def node_address(self) -> Address:
+        """Address of the node contract."""
+        return self.identity.address
+
+    def stop(self) -> None:
+        """Make `run` return after the current step."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Repeat `step`. Errors are logged and retried: the next look starts from what is true then."""
+        while not self._stop.is_set():
+            try:
+                await self.step()
+                self.snapshot.error = ""
+            except CocoonError as error:
+                self.snapshot.error = error.code
+                log.warning("%s: %s %s", error.code, error, error.hint)
+            try:
+                await asyncio.wait_for(self._stop.wait(), self._config.poll_s)
+            except TimeoutError:
+                continue
+
+    async def step(self) -> tuple[Action, ...]:
+        """Look once, do what is due, and return it."""
+        status = await call(
+            self._enclave.GetStatus(host_service_pb2.GetStatusRequest(), timeout=_RPC_TIMEOUT_S)
+        )
+        enclave, binding = enclave_view(status)
+        if binding.node != self.identity.account_id:
+            raise ConfigError(
+                "the enclave serves another node",
+                hint="owner, salt and registry of host.toml must give the node id in the enclave's config",
+            )
+        head = await self._chain.head()
+        state = node_state(await self._chain.account(self.node_address, head))
+        listed = await call(
+            self._enclave.ListClaims(host_service_pb2.ListClaimsRequest(), timeout=_RPC_TIMEOUT_S)
+        )
+        claims = await self._update_channels(list(status.unknown_channels), list(listed.claims))
+        now = int(self._clock())
+        actions = decide(
+            self._config.terms,
+            enclave,
+            node_view(state),
+            tuple(c.view for c in claims),
+            now,
+            drain=self.drain,
+        )
+        self.snapshot = Snapshot(
+            node=state, actions=actions, claims=claims, channels=self.snapshot.channels, error=""
+        )
+        for action in actions:
+            await self._perform(action, state, status)
+        return actions
+
+    async def _update_channels(
+        self, unknown: list[payment_pb2.ChannelIdentity], messages: list[host_service_pb2.ChannelClaim]
+    ) -> tuple[Claimed, ...]:
+        claims = tuple(claimed(message) for message in messages)
+        for identity in (*own_channels(unknown, self.node_address), *(c.identity for c in claims)):
+            self._identities[bytes(identity.address.hash_part)] = identity
+        head = await self._chain.head()
+        views = {}
+        for account_id, identity in self._identities.items():
+            views[account_id] = channel_view(identity, await self._chain.account(identity.address, head))
+        changed = [v for k, v in views.items() if v != self.snapshot.channels.get(k)]
+        wanted = {v.account_id: v for v in changed}
+        for identity in own_channels(unknown, self.node_address):
+            view = views[bytes(identity.address.hash_part)]
+            wanted[view.account_id] = view
+        if wanted:
+            facts = [view.facts() for view in wanted.values()]
+            await call(
+                self._enclave.SetChannels(
+                    host_service_pb2.SetChannelsRequest(channels=facts), timeout=_RPC_TIMEOUT_S
+                )
+            )
+        self.snapshot.channels = views
+        return tuple(c.with_channel(views[bytes(c.identity.address.hash_part)]) for c in claims)
+
+    async def _perform(
+        self, action: Action, state: NodeState | None, status: host_service_pb2.GetStatusResponse
+    ) -> None:
+        log.info("%s", type(action).__name__.lower())
+        match action:
+            case Join():
+                await self._join()
+            case UpdateTerms():
+                await self._update_terms()
+            case Attest():
+                await self._attest(status)
+            case Anchor():
+                await self._anchor(state)
+            case Settle(channel=channel):
+                await self._settle(channel)
+
+    async def _join(self) -> None:
+        terms = self._config.terms
+        body = join_body(
+            stake=terms.stake,
+            endpoint=terms.endpoint,
+            models=self._config.models,
+            prices=terms.prices,
+            simulated=self._config.simulated,
+        )
+        await self._treasury.pay(
+            key=f"join:{self.identity.account_id.hex()}",
+            to=self.node_address,
+            value=terms.stake + self._config.working_balance + NODE_MESSAGE_VALUE,
+            body=body,
+            state_init=node_state_init(self.identity),
+        )
+
+    async def _update_terms(self) -> None:
+        terms = self._config.terms
+        body = update_terms_body(
+            endpoint=terms.endpoint,
+            models=self._config.models,
+            prices=terms.prices,
+            simulated=self._config.simulated,
+        )
+        await self._treasury.pay(
+            key=f"terms:{bytes(body.hash).hex()}:{int(self._clock())}",
+            to=self.node_address,
+            value=NODE_MESSAGE_VALUE,
+            body=body,
+        )
+
+    async def _attest(self, status: host_service_pb2.GetStatusResponse) -> None:
+        """Publish evidence for a recent block, but only evidence that clients would accept."""
+        head = await self._chain.head()
+        beacon = evidence_pb2.Beacon(seqno=head.seqno, root_hash=head.root_hash)
+        response = await call(
+            self._enclave.PublishEvidence(
+                host_service_pb2.PublishEvidenceRequest(beacon=beacon), timeout=_RPC_TIMEOUT_S
+            )
+        )
+        registry = await self._chain.account(self._network.registry_address, head)
+        if registry.data is None:
+            raise ConfigError("the registry of this network is not deployed")
+        policy = policy_from_registry(parse_registry(registry.data), self._network.dev_root)
+        appraise(
+            response.evidence,
+            policy=policy,
+            challenge=beacon_challenge(head.seqno, head.root_hash),
+            now=int(self._clock()),
+        )
+        binding = parse_key_binding(status.key_binding)
+        body = attest_body(
+            key_binding=status.key_binding,
+            evidence_digest=evidence_digest(response.evidence),
+            attested_until=binding.not_after,
+        )
+        await self._treasury.pay(
+            key=f"attest:{bytes(body.hash).hex()}",
+            to=self.node_address,
+            value=NODE_MESSAGE_VALUE,
+            body=body,
+        )
+
+    async def _anchor(self, state: NodeState | None) -> None:
+        if state is None:
+            return
+        request = host_service_pb2.GetCheckpointRequest(
+            anchored_size=state.log.tree_size,
+            anchored_root=state.log.root if state.log.tree_size else b"",
+        )
+        response = await call(self._enclave.GetCheckpoint(request, timeout=_RPC_TIMEOUT_S))
+        body = anchor_external_body(anchor=response.anchor, signature=response.anchor_signature)
+        await self._treasury.send_external(
+            key=f"anchor:{bytes(body.hash).hex()}",
+            to=self.node_address,
+            boc=external_message(self.node_address, body),
+        )
+
+    async def _settle(self, channel: bytes) -> None:
+        claim = next((c for c in self.snapshot.claims if c.view.channel == channel), None)
+        if claim is None:
+            return
+        body = settle_body(claim=claim.message.claim, authorization=claim.message.authorization)
+        await self._treasury.pay(
+            key=f"settle:{bytes(body.hash).hex()}:{claim.view.paid}:{claim.view.balance}",
+            to=self.node_address,
+            value=NODE_MESSAGE_VALUE,
+            body=body,
+        )

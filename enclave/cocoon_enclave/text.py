@@ -1,0 +1,161 @@
+"""Text to token ids and back: the model's tokenizer and chat template, incremental decoding, stop strings.
+
+Runs in the front-end, on files that were verified; the engine sees token ids only. No code of a model is ever
+run: templates are rendered by transformers in jinja2's sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from cocoon_enclave.errors import InvalidRequestError, ModelRejectedError
+
+
+class TextModel:
+    """Tokenizer and chat template of one model."""
+
+    def __init__(
+        self, *, tokenizer_json: str, chat_template: str | None, special: Mapping[str, str]
+    ) -> None:
+        """From the contents of ``tokenizer.json`` and the template.
+
+        special: texts of ``bos_token``, ``eos_token``, ... for the template.
+
+        Raises:
+            ModelRejectedError: the tokenizer cannot be read.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ModelRejectedError("the model's tokenizer cannot be read") from error
+        self._template = chat_template
+        self._special = dict(special)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(id for id, token in added.items() if token.special)
+        """Ids of tokens that are never text."""
+
+    @classmethod
+    def load(cls, directory: Path) -> TextModel:
+        """Read a model directory that was verified.
+
+        Raises:
+            ModelRejectedError: a file is missing or broken.
+        """
+        try:
+            tokenizer_json = (directory / "tokenizer.json").read_text(encoding="utf-8")
+            settings = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+            template_file = directory / "chat_template.jinja"
+            template = template_file.read_text(encoding="utf-8") if template_file.exists() else None
+        except (OSError, ValueError) as error:
+            raise ModelRejectedError("a file of the model's tokenizer is missing or broken") from error
+        if template is None and isinstance(settings.get("chat_template"), str):
+            template = settings["chat_template"]
+        special = {
+            key: value if isinstance(value, str) else value.get("content", "")
+            for key, value in settings.items()
+            if key.endswith("_token") and isinstance(value, (str, dict))
+        }
+        return cls(tokenizer_json=tokenizer_json, chat_template=template, special=special)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of a conversation, up to where the assistant's answer starts.
+
+        Raises:
+            InvalidRequestError: the model has no chat template, or the template refuses the messages.
+        """
+        if self._template is None:
+            raise InvalidRequestError("this model has no chat template: use /v1/completions")
+        try:
+            (text,), _ = render_jinja_template(
+                [list(messages)],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                **self._special,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            # Nothing of the error is passed on: it may quote the conversation.
+            raise InvalidRequestError("the model's chat template refuses these messages") from error
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a bare prompt."""
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def decoder(self) -> Decoder:
+        """An incremental decoder for one answer."""
+        return Decoder(self._tokenizer, self.special_ids)
+
+
+class Decoder:
+    """Turns token ids into text as they come, never splitting a character."""
+
+    def __init__(self, tokenizer: Tokenizer, special_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._special = special_ids
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        """Text that `token` completes; empty in the middle of a character and for special tokens."""
+        if token in self._special:
+            return ""
+        return self._stream.step(self._tokenizer, token) or ""
+
+
+class StopMatcher:
+    """Cuts the answer at the first stop string, and holds back what might become one.
+
+    `visible` counts the tokens whose text was let through, up to the last that gave any: what a client pays.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self._tokens = 0
+        self.visible = 0
+        self.stopped = False
+        """True once a stop string was found; nothing more comes."""
+
+    def push(self, text: str) -> str:
+        """Take the text of the next token (perhaps empty); return what may be sent now."""
+        if self.stopped:
+            return ""
+        self._tokens += 1
+        if not text:
+            return ""
+        candidate = self._held + text
+        cut = min((at for stop in self._stops if (at := candidate.find(stop)) >= 0), default=-1)
+        if cut >= 0:
+            self.stopped, self._held = True, ""
+            if cut:
+                self.visible = self._tokens
+            return candidate[:cut]
+        keep = self._longest_start(candidate)
+        sent, self._held = candidate[: len(candidate) - keep], candidate[len(candidate) - keep :]
+        if sent:
+            # Of the tokens in between, those before this one are out; this one, if not all of it is held.
+            self.visible = self._tokens if keep < len(text) else max(self.visible, self._tokens - 1)
+        return sent
+
+    def flush(self) -> str:
+        """The end of the answer: what was held back is text after all."""
+        held, self._held = self._held, ""
+        if held:
+            self.visible = self._tokens
+        return held
+
+    def _longest_start(self, text: str) -> int:
+        """Length of the longest end of `text` that is the start of a stop string."""
+        for length in range(min(len(text), max(map(len, self._stops), default=1) - 1), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0

@@ -1,0 +1,83 @@
+"""The liteserver: one TL query in, one TL answer out. Knows nothing of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from nacl.signing import SigningKey
+
+from cocoon_attestation.errors import CocoonError, MalformedError
+from cocoon_ton.devnet import tl
+from cocoon_ton.devnet.answers import Answer, Answers, LiteServerError
+from cocoon_ton.devnet.chain import Chain
+from cocoon_ton.devnet.faults import Faults
+from cocoon_ton.devnet.signatures import SignatureMode
+from cocoon_ton.devnet.transactions import TransactionAnswers
+
+logger = logging.getLogger(__name__)
+
+ERROR: Final = -400
+TIMEOUT: Final = 652
+MAX_WAIT: Final = 60.0
+"""Seconds that ``waitMasterchainSeqno`` waits at most."""
+
+
+class LiteServer:
+    """Answers queries about a chain. `new_block` must be called after every block."""
+
+    def __init__(
+        self, chain: Chain, key: SigningKey, *, mode: SignatureMode = "ordinary", faults: Faults | None = None
+    ) -> None:
+        self.faults = faults or Faults()
+        self._chain = chain
+        self._answers = Answers(chain, key, mode, self.faults)
+        self._transactions = TransactionAnswers(self._answers)
+        self._new_block = asyncio.Event()
+
+    def new_block(self) -> None:
+        """Wake everybody who waits for a block."""
+        self._new_block.set()
+        self._new_block = asyncio.Event()
+
+    async def query(self, data: bytes) -> bytes:
+        """Answer the bytes of a ``liteServer.query``. Never raises for anything a client sends."""
+        try:
+            if data[:4] == tl.tag("liteServer.waitMasterchainSeqno"):
+                seqno, timeout_ms = struct.unpack_from("<ii", data.ljust(12, b"\0"), 4)
+                await self._wait(seqno, timeout_ms / 1000)
+                data = data[12:]
+            return await self._answer(tl.read(data))
+        except LiteServerError as error:
+            return tl.write_error(error.code, str(error))
+        except MalformedError as error:
+            return tl.write_error(ERROR, str(error))
+        except CocoonError as error:
+            return tl.write_error(0, str(error))
+        except (KeyError, ValueError, TypeError, IndexError):
+            logger.exception("a liteserver query failed")
+            return tl.write_error(ERROR, "the query cannot be answered")
+
+    async def _answer(self, query: tl.Fields) -> bytes:
+        method = str(query["@type"]).removeprefix("liteServer.")
+        handler = self._handler(method)
+        if handler is None or method in self.faults.refuse:
+            raise LiteServerError(ERROR, f"{method} is not supported")
+        await self.faults.before(method)
+        name, fields = handler(query)
+        return tl.write(name, self.faults.after(method, query, fields))
+
+    def _handler(self, method: str) -> Callable[[tl.Fields], Answer] | None:
+        return self._answers.methods.get(method) or self._transactions.methods.get(method)
+
+    async def _wait(self, seqno: int, timeout: float) -> None:
+        """Return when the head has reached `seqno`; error 652 after the timeout, as real servers do."""
+        try:
+            async with asyncio.timeout(min(max(timeout, 0.0), MAX_WAIT)):
+                while self._answers.head().seqno < seqno:
+                    await self._new_block.wait()
+        except TimeoutError:
+            raise LiteServerError(TIMEOUT, "timeout") from None

@@ -1,0 +1,106 @@
+"""The Merkle proofs that liteserver answers carry.
+
+Paths are reference indexes. In a block: 0 info, 1 value flow, 2 state update, 3 extra; in its extra: 2
+account blocks, 3 the masterchain's own extra, and in that 0 shard hashes, 1 fees and signatures,
+2 or 3 configuration. In a masterchain state: 1 accounts, 2 balances, 3 extra; in that 0 shard hashes,
+1 configuration, 2 earlier blocks and flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytoniq_core import Cell
+
+from cocoon_ton.devnet.cells import Keep, Path, merkle_proof, prune, write_boc
+from cocoon_ton.devnet.chain import Chain
+from cocoon_ton.devnet.values import Block, account_key
+
+_Extra = Callable[[Path, Cell], Keep]
+
+
+def header_proof(block: Block, extra: _Extra | None = None) -> Cell:
+    """Proof of a block's header; `extra` decides about the cells below the block's extra."""
+
+    def keep(path: Path, cell: Cell) -> Keep:
+        if path in ((), (2,)):
+            return Keep.OPEN
+        if path[0] == 0:
+            return Keep.WHOLE
+        if path[0] == 3 and extra is not None:
+            return extra(path, cell)
+        return Keep.CUT
+
+    return merkle_proof(prune(block.cell, keep))
+
+
+def open_shards(path: Path, _cell: Cell) -> Keep:
+    """Opens the shard hashes in a masterchain block, and the inner cell that clients parse."""
+    if path in ((3,), (3, 3)):
+        return Keep.OPEN
+    return Keep.WHOLE if path[:3] in ((3, 3, 0), (3, 3, 1)) else Keep.CUT
+
+
+def open_config(path: Path, _cell: Cell) -> Keep:
+    """Opens the configuration in a key block."""
+    if path == (3,):
+        return Keep.OPEN
+    return Keep.WHOLE if path[:2] == (3, 3) else Keep.CUT
+
+
+def open_transactions(transactions: set[bytes]) -> _Extra:
+    """Opens the account blocks down to the transactions with these hashes, which stay pruned."""
+
+    def keep(path: Path, cell: Cell) -> Keep:
+        if path == (3,):
+            return Keep.OPEN
+        if path[:2] != (3, 2) or cell.hash in transactions:
+            return Keep.CUT
+        return Keep.OPEN
+
+    return keep
+
+
+def master_state_proof(state: Cell, *, config: bool = False) -> Cell:
+    """Proof of the shard hashes in a masterchain state, with the configuration if asked."""
+
+    def keep(path: Path, _cell: Cell) -> Keep:
+        # (3, 2) stays open: pytoniq parses it even where it is pruned
+        if path in ((), (3,), (3, 2)):
+            return Keep.OPEN
+        if path == (2,) or path[:2] == (3, 0) or (config and path[:2] == (3, 1)):
+            return Keep.WHOLE
+        return Keep.CUT
+
+    return merkle_proof(prune(state, keep))
+
+
+def last_key_block_proof(state: Cell) -> Cell:
+    """Proof of the last key block that a masterchain state names."""
+
+    def keep(path: Path, _cell: Cell) -> Keep:
+        return Keep.OPEN if path in ((), (3,), (3, 2)) else Keep.CUT
+
+    return merkle_proof(prune(state, keep))
+
+
+def shard_proof(chain: Chain, master: Block) -> bytes:
+    """Two roots: header of the masterchain block, shard hashes in its state."""
+    return write_boc([header_proof(master), master_state_proof(chain.state(master))])
+
+
+def account_proof(chain: Chain, shard: Block, account: bytes) -> bytes:
+    """Two roots: header of the basechain block, the account's path in its state.
+
+    For an account that does not exist the path ends where the account would be.
+    """
+    state = chain.state(shard)
+    accounts = chain.accounts_at(shard.seqno)
+    way: Path = (1, 0, *accounts.path(account_key(account))) if accounts.root is not None else (1,)
+
+    def keep(path: Path, _cell: Cell) -> Keep:
+        if path == way[: len(path)]:
+            return Keep.OPEN
+        return Keep.WHOLE if path == (2,) else Keep.CUT
+
+    return write_boc([header_proof(shard), merkle_proof(prune(state, keep))])

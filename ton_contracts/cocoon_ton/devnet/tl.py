@@ -1,0 +1,53 @@
+"""TL messages of the liteserver protocol, by the schemas that pytoniq-core ships."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from pytoniq_core.tl.generator import TlGenerator, TlSchemas
+
+from cocoon_attestation.errors import MalformedError
+
+Fields: TypeAlias = dict[str, Any]
+MAX_ERROR_BYTES: Final = 250
+
+
+@lru_cache(maxsize=1)
+def schemas() -> TlSchemas:
+    """All schemas. Byte fields stay bytes: guessing what is in them makes messages ambiguous."""
+    return TlSchemas(TlGenerator.with_default_schemas().generate().list, auto_deserialize=False)
+
+
+def tag(name: str) -> bytes:
+    """The 4 bytes in front of a boxed value."""
+    return bytes(schemas().get_by_name(name).little_id())
+
+
+def write(name: str, fields: Fields, *, boxed: bool = True) -> bytes:
+    """Serialize a value."""
+    return bytes(schemas().serialize(name, fields, boxed))
+
+
+def read(data: bytes) -> Fields:
+    """Parse a boxed value; its name is under ``@type``. Raises MalformedError."""
+    try:
+        fields, _ = schemas().deserialize(data)
+    except Exception as error:  # pytoniq-core raises whatever it meets
+        raise MalformedError(f"TL: {error}") from error
+    if not isinstance(fields, dict) or "@type" not in fields:
+        raise MalformedError("TL: unknown constructor")
+    return fields
+
+
+def write_error(code: int, message: str) -> bytes:
+    """``liteServer.error``; pytoniq-core does not write strings."""
+    text = message.encode()[:MAX_ERROR_BYTES]
+    packed = bytes([len(text)]) + text
+    return tag("liteServer.error") + struct.pack("<i", code) + packed + bytes(-len(packed) % 4)
+
+
+def signed32(value: int) -> int:
+    """An unsigned 32-bit number as the signed one that TL code of pytoniq-core takes."""
+    return value - (1 << 32) if value >> 31 else value

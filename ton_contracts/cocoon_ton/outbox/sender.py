@@ -1,0 +1,350 @@
+"""`Outbox`: carries operations out exactly once, with one sender per wallet.
+
+Why nothing is paid twice: a signed message is stored before it is sent; the wallet executes it at most
+once (sequence number); and its transfers are put into a new message only when a proved state shows that
+the old one can never be executed any more: its sequence number is used up and no transaction of the
+wallet's proved history carries it, or a proved block's time has reached its `valid_until` while the
+sequence number is unused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from pytoniq_core import Address
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_ton.address import raw_address
+from cocoon_ton.amounts import format_ton
+from cocoon_ton.chain import ChainReader, ChainWriter
+from cocoon_ton.errors import (
+    ChainProofError,
+    ChainUnavailableError,
+    InsufficientFundsError,
+    MessageRefusedError,
+)
+from cocoon_ton.messages import Transfer
+from cocoon_ton.outbox.operation import (
+    ExternalOperation,
+    Operation,
+    OperationState,
+    OperationStatus,
+    TransferOperation,
+)
+from cocoon_ton.outbox.store import Batch, OutboxStore, Outcome, Pending
+from cocoon_ton.values import AccountState, TransactionInfo
+from cocoon_ton.wallet import MAX_TRANSFERS, Wallet
+
+TIME_TO_LIVE = 120
+"""Seconds of chain time for which a signed message stays valid."""
+FEE_RESERVE = 20_000_000
+"""Nanoton kept back per transfer for fees, so that the wallet's own send does not run dry."""
+HISTORY_LIMIT = 10_000
+"""Transactions searched at most for one message."""
+_NOT_SENT = "the wallet ran the message but did not send this transfer: its balance was too low"
+
+_log = logging.getLogger(__name__)
+
+
+class Chain(ChainReader, ChainWriter, Protocol):
+    """Both directions."""
+
+
+class Outbox:
+    """Operations of one wallet; an async context manager that holds the wallet's lock file.
+
+    `enqueue` stores an operation under a key, `run` (or repeated `step`) carries the stored ones out,
+    `wait` waits for one. `resend_interval` is in seconds of real time.
+    """
+
+    def __init__(
+        self, path: Path, wallet: Wallet, chain: Chain, *, resend_interval: float = 5.0
+    ) -> None:
+        self._path, self._wallet, self._chain = path, wallet, chain
+        self._resend_interval = resend_interval
+        self._sent_at: dict[bytes, float] = {}
+        self._store: OutboxStore | None = None
+        self._lock: int | None = None
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock_file(self._path.with_name(self._path.name + ".lock"))
+        identity = f"{raw_address(self._wallet.address)} {self._wallet.global_id}"
+        try:
+            self._store = OutboxStore(self._path, identity)
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        self._store = None
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _open(self) -> OutboxStore:
+        if self._store is None:
+            raise ConfigError("the outbox is not open")
+        return self._store
+
+    def enqueue(self, key: str, operation: Operation) -> OperationStatus:
+        """Store an operation; it is on disk when this returns.
+
+        The same key with the same operation changes nothing; with another operation it raises
+        `OutboxConflictError`.
+        """
+        if self._open.add(key, operation):
+            self._changed.set()
+        return self.status(key)
+
+    def status(self, key: str) -> OperationStatus:
+        """The status of an operation. Raises `ConfigError` for an unknown key."""
+        found = self._open.status(key)
+        if found is None:
+            raise ConfigError(f"the outbox has no operation {key!r}")
+        return found
+
+    @property
+    def pending(self) -> int:
+        """How many operations are not final."""
+        return self._open.count_pending()
+
+    async def wait(self, key: str, *, timeout: float, interval: float = 0.2) -> OperationStatus:
+        """Wait until an operation is final, while `run` works elsewhere.
+
+        Raises `ChainUnavailableError` after `timeout` seconds; the operation goes on.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status(key)
+            if status.state.final:
+                return status
+            if time.monotonic() >= deadline:
+                raise ChainUnavailableError(f"operation {key!r} is still {status.state}: {status.error}")
+            await asyncio.sleep(interval)
+
+    async def run(self, *, interval: float = 1.0) -> None:
+        """Carry operations out until cancelled. Chain failures are logged and tried again."""
+        while True:
+            try:
+                await self.step()
+            except (ChainUnavailableError, ChainProofError, MessageRefusedError) as error:
+                _log.warning("outbox: %s (%s)", error, error.code)
+            self._changed.clear()
+            if self.pending:
+                await asyncio.sleep(interval)
+            else:
+                await self._changed.wait()
+
+    async def step(self) -> None:
+        """Do what can be done now. Safe to repeat at any time, and after any crash."""
+        store = self._open
+        batch = store.open_batch()
+        if batch is not None or store.queued_transfers():
+            await self._transfers(batch)
+        for pending in store.externals():
+            await self._external(pending)
+
+    # ---- transfers
+
+    async def _transfers(self, batch: Batch | None) -> None:
+        state = await self._chain.account(self._wallet.address)
+        if batch is not None and not await self._resolve(batch, state):
+            await self._send_again(batch.boc, batch.body_hash)
+            return
+        await self._start(state)
+
+    async def _resolve(self, batch: Batch, state: AccountState) -> bool:
+        """Whether the open message has been dealt with and a new one may be signed."""
+        seqno = self._wallet.seqno(state)
+        if seqno > batch.seqno:
+            found = await self._find(state, batch.start_lt, batch.body_hash)
+            if found is None:
+                self._open.void_batch(batch, "the sequence number was used by another message")
+            else:
+                transfers = self._open.batch_transfers(batch)
+                self._open.finish_batch(batch, _match(transfers, found))
+            return True
+        if seqno == batch.seqno and state.shard_utime >= batch.valid_until:
+            self._open.void_batch(batch, "the message expired before it was executed")
+            return True
+        return False
+
+    async def _find(self, state: AccountState, after_lt: int, body_hash: bytes) -> TransactionInfo | None:
+        """The transaction after `after_lt` that an external message with this body started.
+
+        Raises `ChainUnavailableError` unless the whole history since then was seen.
+        """
+        transactions = await self._chain.transactions(
+            state.address, after_lt=after_lt, limit=HISTORY_LIMIT, at=state.block
+        )
+        for transaction in transactions:
+            message = transaction.in_msg
+            if message is not None and message.kind == "external_in" and message.body.hash == body_hash:
+                return transaction
+        if state.last_tx_lt > after_lt and (not transactions or transactions[-1].prev_lt > after_lt):
+            raise ChainUnavailableError("the account's history is not complete")
+        return None
+
+    async def _start(self, state: AccountState) -> None:
+        """Sign, store and send the next message."""
+        batch = self._open.open_batch()
+        transfers = self._affordable(state) if batch is None else []
+        if not transfers:
+            return
+        seqno = self._wallet.seqno(state)
+        valid_until = state.shard_utime + TIME_TO_LIVE
+        message = self._wallet.sign(
+            [_transfer(pending) for pending in transfers],
+            seqno=seqno,
+            valid_until=valid_until,
+            deploy=not state.active,
+        )
+        batch = self._open.start_batch(
+            transfers, message, seqno=seqno, valid_until=valid_until, start_lt=state.last_tx_lt
+        )
+        await self._send_again(batch.boc, batch.body_hash)
+
+    def _affordable(self, state: AccountState) -> list[Pending]:
+        """The oldest queued transfers that the balance covers; expired ones are failed."""
+        chosen: list[Pending] = []
+        left = state.balance
+        for pending in self._open.queued_transfers():
+            if _expired(pending, state):
+                self._open.settle(_failed(pending, "it was not started in time"))
+                continue
+            left -= _transfer(pending).amount + FEE_RESERVE
+            if left < 0:
+                if not chosen:
+                    self._open.note(pending.number, str(self._poor(pending, state)))
+                break
+            chosen.append(pending)
+            if len(chosen) == MAX_TRANSFERS:
+                break
+        return chosen
+
+    def _poor(self, pending: Pending, state: AccountState) -> InsufficientFundsError:
+        need = _transfer(pending).amount + FEE_RESERVE
+        return InsufficientFundsError(
+            f"wallet {self._wallet.friendly} holds {format_ton(state.balance)} TON,"
+            f" the transfer needs {format_ton(need)} TON"
+        )
+
+    # ---- external messages
+
+    async def _external(self, pending: Pending) -> None:
+        operation = pending.operation
+        if not isinstance(operation, ExternalOperation):
+            raise ConfigError("outbox database is inconsistent")
+        state = await self._chain.account(operation.destination)
+        start = pending.start_lt if pending.state is OperationState.SENT else state.last_tx_lt
+        if pending.state is OperationState.SENT:
+            found = await self._find(state, start, operation.message.body_hash)
+            if found is not None:
+                self._open.settle(_external_outcome(pending, found))
+                return
+        if _expired(pending, state):
+            self._open.settle(_failed(pending, "it was not executed in time"))
+            return
+        self._open.external_sent(pending.number, max(start, state.last_tx_lt))
+        await self._send_again(operation.message.boc, operation.message.hash, pending)
+
+    async def _send_again(self, boc: bytes, key: bytes, pending: Pending | None = None) -> None:
+        now = time.monotonic()
+        if now - self._sent_at.get(key, float("-inf")) < self._resend_interval:
+            return
+        self._sent_at[key] = now
+        try:
+            await self._chain.send(boc)
+        except (MessageRefusedError, ChainUnavailableError) as error:
+            # Refused now may be accepted later, and an error may hide an acceptance: keep on looking.
+            if pending is not None:
+                self._open.note(pending.number, str(error))
+            _log.info("outbox: message not taken: %s", error)
+
+
+async def find_delivery(
+    chain: ChainReader, destination: Address, message_hash: bytes, *, after_lt: int = 0, limit: int = 1000
+) -> TransactionInfo | None:
+    """The transaction in which `destination` received a message that the wallet emitted, if it is there.
+
+    `message_hash` and a lower bound for `after_lt` are in the operation's status.
+    """
+    for transaction in await chain.transactions(destination, after_lt=after_lt, limit=limit):
+        if transaction.in_msg is not None and transaction.in_msg.hash == message_hash:
+            return transaction
+    return None
+
+
+def _transfer(pending: Pending) -> Transfer:
+    if not isinstance(pending.operation, TransferOperation):
+        raise ConfigError("outbox database is inconsistent")
+    return pending.operation.transfer
+
+
+def _expired(pending: Pending, state: AccountState) -> bool:
+    limit = pending.operation.not_after
+    return limit is not None and state.shard_utime > limit
+
+
+def _failed(pending: Pending, error: str) -> Outcome:
+    return Outcome(number=pending.number, state=OperationState.FAILED, error=error)
+
+
+def _match(transfers: list[Pending], transaction: TransactionInfo) -> list[Outcome]:
+    """Find each transfer among the messages that the wallet's transaction emitted."""
+    emitted = [message for message in transaction.out_msgs if message.kind == "internal"]
+    outcomes = []
+    for pending in transfers:
+        transfer = _transfer(pending)
+        wanted = (transfer.destination, transfer.amount, transfer.body.hash)
+        found = next((m for m in emitted if (m.destination, m.value, m.body.hash) == wanted), None)
+        if found is not None:
+            emitted.remove(found)
+        outcomes.append(
+            Outcome(
+                number=pending.number,
+                state=OperationState.FAILED if found is None else OperationState.SEEN,
+                tx_lt=transaction.lt,
+                tx_hash=transaction.hash,
+                message_hash=None if found is None else found.hash,
+                error=_NOT_SENT if found is None else "",
+            )
+        )
+    return outcomes
+
+
+def _external_outcome(pending: Pending, transaction: TransactionInfo) -> Outcome:
+    return Outcome(
+        number=pending.number,
+        state=OperationState.SEEN if transaction.success else OperationState.FAILED,
+        tx_lt=transaction.lt,
+        tx_hash=transaction.hash,
+        error="" if transaction.success else f"the contract ended with exit code {transaction.exit_code}",
+    )
+
+
+def _lock_file(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigError("another process uses this wallet's outbox") from error
+    return handle

@@ -1,0 +1,334 @@
+"""The outbox's table: SQLite, every change one transaction, on disk before the next step.
+
+One message of the wallet (a *batch*) is open at a time; a unique index enforces it. An operation points to
+the batch that carries it. All state lives here, so a process may be killed between any two statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytoniq_core import Address
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_ton.address import parse_address, raw_address
+from cocoon_ton.errors import OutboxConflictError
+from cocoon_ton.messages import ExternalMessage, Transfer
+from cocoon_ton.outbox.operation import (
+    MAX_KEY,
+    ExternalOperation,
+    Operation,
+    OperationState,
+    OperationStatus,
+    TransferOperation,
+    decode_cell,
+    encode_cell,
+    operation_digest,
+)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY,
+    seqno INTEGER NOT NULL,
+    valid_until INTEGER NOT NULL,
+    start_lt INTEGER NOT NULL,
+    boc BLOB NOT NULL,
+    body_hash BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'done', 'void'))
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS one_open_batch ON batches (state) WHERE state = 'open';
+CREATE TABLE IF NOT EXISTS operations (
+    number INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('transfer', 'external')),
+    destination TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    bounce INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    state_init BLOB,
+    body_hash BLOB NOT NULL,
+    not_after INTEGER,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'sent', 'seen', 'failed')),
+    batch INTEGER REFERENCES batches (id),
+    start_lt INTEGER,
+    tx_lt INTEGER,
+    tx_hash BLOB,
+    message_hash BLOB,
+    error TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX IF NOT EXISTS pending_operations ON operations (kind, state) WHERE state IN ('queued', 'sent');
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One signed message of the wallet."""
+
+    id: int
+    seqno: int
+    valid_until: int
+    start_lt: int
+    """Last transaction of the wallet when the message was signed; it can only be executed later."""
+    boc: bytes
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A stored operation that is not final."""
+
+    number: int
+    key: str
+    state: OperationState
+    operation: Operation
+    start_lt: int
+    """External: the destination's transactions up to this logical time do not hold the message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one operation ended."""
+
+    number: int
+    state: OperationState
+    tx_lt: int | None = None
+    tx_hash: bytes | None = None
+    message_hash: bytes | None = None
+    error: str = ""
+
+
+class OutboxStore:
+    """The database of one wallet on one network."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        """Open or create. Raises `ConfigError` if the file belongs to another wallet or is no database."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            with self._transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (identity,))
+            (found,) = self._db.execute("SELECT name FROM identity").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"cannot open outbox {path}: {error}") from error
+        path.chmod(0o600)
+        if found != identity:
+            self._db.close()
+            raise ConfigError(f"outbox {path} belongs to another wallet or network")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def add(self, key: str, operation: Operation) -> bool:
+        """Store an operation. False if the very same one is there already.
+
+        Raises `OutboxConflictError` if `key` names a different operation.
+        """
+        if not 0 < len(key) <= MAX_KEY:
+            raise ConfigError(f"an operation key has 1 to {MAX_KEY} characters")
+        digest = operation_digest(operation)
+        with self._transaction():
+            row = self._db.execute("SELECT digest FROM operations WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                self._insert(key, digest, operation)
+                return True
+        if row[0] != digest:
+            raise OutboxConflictError(f"operation key {key!r} is in use for another operation")
+        return False
+
+    def _insert(self, key: str, digest: bytes, operation: Operation) -> None:
+        if isinstance(operation, TransferOperation):
+            transfer = operation.transfer
+            values = (
+                "transfer",
+                raw_address(transfer.destination),
+                transfer.amount,
+                int(transfer.bounce),
+                encode_cell(transfer.body),
+                encode_cell(transfer.state_init),
+                bytes(transfer.body.hash),
+                None,
+            )
+        else:
+            message = operation.message
+            destination = raw_address(operation.destination)
+            values = ("external", destination, 0, 0, message.boc, None, message.body_hash, message.hash)
+        self._db.execute(
+            "INSERT INTO operations (key, digest, not_after, state, kind, destination, amount, bounce,"
+            " body, state_init, body_hash, message_hash) VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+            (key, digest, operation.not_after, *values),
+        )
+
+    def status(self, key: str) -> OperationStatus | None:
+        """The status of an operation, or None if the key is unknown."""
+        row = self._db.execute(
+            "SELECT state, tx_lt, tx_hash, message_hash, error FROM operations WHERE key = ?", (key,)
+        ).fetchone()
+        if row is None:
+            return None
+        return OperationStatus(
+            key=key,
+            state=OperationState(row[0]),
+            tx_lt=row[1],
+            tx_hash=row[2],
+            message_hash=row[3],
+            error=row[4],
+        )
+
+    def count_pending(self) -> int:
+        """How many operations are not final."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM operations WHERE state IN ('queued', 'sent')"
+        ).fetchone()
+        return int(count)
+
+    def queued_transfers(self) -> list[Pending]:
+        """Transfers that no message carries, oldest first."""
+        return self._pending("kind = 'transfer' AND state = 'queued'", ())
+
+    def batch_transfers(self, batch: Batch) -> list[Pending]:
+        """The transfers that `batch` carries, in the order of its messages."""
+        return self._pending("batch = ? AND state = 'sent'", (batch.id,))
+
+    def externals(self) -> list[Pending]:
+        """External messages that are not final, oldest first."""
+        return self._pending("kind = 'external' AND state IN ('queued', 'sent')", ())
+
+    def _pending(self, condition: str, parameters: tuple[object, ...]) -> list[Pending]:
+        rows = self._db.execute(
+            "SELECT number, key, state, start_lt, kind, destination, amount, bounce, body, state_init,"  # noqa: S608
+            f" body_hash, message_hash, not_after FROM operations WHERE {condition} ORDER BY number",
+            parameters,
+        )
+        return [_pending_from_row(row) for row in rows.fetchall()]
+
+    def open_batch(self) -> Batch | None:
+        """The wallet message that may still be executed, if there is one."""
+        row = self._db.execute(
+            "SELECT id, seqno, valid_until, start_lt, boc, body_hash FROM batches WHERE state = 'open'"
+        ).fetchone()
+        if row is None:
+            return None
+        return Batch(
+            id=row[0], seqno=row[1], valid_until=row[2], start_lt=row[3], boc=row[4], body_hash=row[5]
+        )
+
+    def start_batch(
+        self,
+        transfers: Sequence[Pending],
+        message: ExternalMessage,
+        *,
+        seqno: int,
+        valid_until: int,
+        start_lt: int,
+    ) -> Batch:
+        """Store a signed message before it is sent anywhere."""
+        with self._transaction():
+            cursor = self._db.execute(
+                "INSERT INTO batches (seqno, valid_until, start_lt, boc, body_hash, state)"
+                " VALUES (?, ?, ?, ?, ?, 'open')",
+                (seqno, valid_until, start_lt, message.boc, message.body_hash),
+            )
+            number = cursor.lastrowid
+            self._db.executemany(
+                "UPDATE operations SET state = 'sent', batch = ?, error = '' WHERE number = ?",
+                [(number, pending.number) for pending in transfers],
+            )
+        batch = self.open_batch()
+        if batch is None or batch.id != number:
+            raise ConfigError("outbox database is inconsistent")
+        return batch
+
+    def finish_batch(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+        """The message was executed: record how each of its transfers ended."""
+        with self._transaction():
+            self._db.execute("UPDATE batches SET state = 'done' WHERE id = ?", (batch.id,))
+            for outcome in outcomes:
+                self._settle(outcome)
+
+    def void_batch(self, batch: Batch, reason: str) -> None:
+        """The message was not executed and never can be: queue its transfers again."""
+        with self._transaction():
+            self._db.execute("UPDATE batches SET state = 'void' WHERE id = ?", (batch.id,))
+            self._db.execute(
+                "UPDATE operations SET state = 'queued', batch = NULL, error = ?"
+                " WHERE batch = ? AND state = 'sent'",
+                (reason, batch.id),
+            )
+
+    def settle(self, outcome: Outcome) -> None:
+        """Record the end of one operation."""
+        with self._transaction():
+            self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._db.execute(
+            "UPDATE operations SET state = ?, tx_lt = ?, tx_hash = ?,"
+            " message_hash = coalesce(?, message_hash), error = ? WHERE number = ?",
+            (
+                str(outcome.state),
+                outcome.tx_lt,
+                outcome.tx_hash,
+                outcome.message_hash,
+                outcome.error,
+                outcome.number,
+            ),
+        )
+
+    def note(self, number: int, error: str) -> None:
+        """Record what holds an operation up."""
+        with self._transaction():
+            self._db.execute("UPDATE operations SET error = ? WHERE number = ?", (error, number))
+
+    def external_sent(self, number: int, start_lt: int) -> None:
+        """An external message is about to be sent, or its destination was searched up to `start_lt`."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE operations SET state = 'sent', start_lt = ? WHERE number = ?", (start_lt, number)
+            )
+
+
+def _pending_from_row(row: tuple[object, ...]) -> Pending:
+    number, key, state, start_lt, kind, destination, amount, bounce, body, init, body_hash, hash_, limit = row
+    address: Address = parse_address(str(destination))
+    operation: Operation
+    if kind == "transfer":
+        transfer = Transfer(
+            destination=address,
+            amount=amount,  # type: ignore[arg-type]
+            body=decode_cell(body),  # type: ignore[arg-type]
+            state_init=decode_cell(init),  # type: ignore[arg-type]
+            bounce=bool(bounce),
+        )
+        operation = TransferOperation(transfer=transfer, not_after=limit)  # type: ignore[arg-type]
+    else:
+        message = ExternalMessage(boc=body, hash=hash_, body_hash=body_hash)  # type: ignore[arg-type]
+        operation = ExternalOperation(destination=address, message=message, not_after=limit)  # type: ignore[arg-type]
+    return Pending(
+        number=number,  # type: ignore[arg-type]
+        key=str(key),
+        state=OperationState(str(state)),
+        operation=operation,
+        start_lt=start_lt or 0,  # type: ignore[arg-type]
+    )
