@@ -1,3 +1,3 @@
-"""The `cocoon` command: one file per audience, one result object per command, JSON or text from the same data."""
+"""The `cocoon` command: one file per audience, JSON or text from one object."""
 
 __all__: list[str] = []

@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Confidential AI inference on TON: verified enclaves, sealed prompts, signed receipts, exact payment.
 
-    Every command takes --json (one document on stdout) and --network dev|testnet|mainnet|PATH.
+    Every command takes --json: one document on stdout.
     Exit codes: 0 ok, 1 internal, 2 usage, 10 rejected, 20 unsupported, 30 malformed, 40 undecided, 50 payment.
     """
 

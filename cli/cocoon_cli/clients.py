@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cocoon_proxy.client import AsyncClient
     from cocoon_proxy.config import ClientConfig
     from cocoon_proxy.events import ClientEvent, EventHandler
+    from cocoon_proxy.ledger import Ledger
 
 T = TypeVar("T")
 
@@ -46,8 +47,19 @@ def open_client(
 
     chosen = load_network(network)
     return AsyncClient(
-        chosen, client_home(chosen), config=client_config(config_path, overrides or {}), on_event=on_event
+        chosen,
+        home_dir(),
+        config=client_config(config_path, overrides or {}),
+        on_event=on_event,
+        passphrase=os.environ.get("COCOON_WALLET_PASSPHRASE"),
     )
+
+
+def open_ledger(network: str) -> Ledger:
+    """The client's ledger on the named network; close it."""
+    from cocoon_proxy.ledger import Ledger
+
+    return Ledger(client_home(load_network(network)))
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:

@@ -53,7 +53,7 @@ class ManagedProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self.env,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     def wait_ready(self, timeout: float) -> dict[str, object]:

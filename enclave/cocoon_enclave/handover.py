@@ -1,14 +1,14 @@
-"""Taking over the state of the enclave that ran here before. Everything in it is the host's word until proved.
+"""Taking over the state of the enclave that ran here before: the host's word, until it is proved.
 
 1. The log: every checkpoint must be signed by a keyset whose evidence appraises, and have the root that the
    receipts lead to; every receipt above the newest one must be signed itself. Else nothing is served.
-2. The claims: each must be signed by its keyset and agree with the receipts. Use of a channel is continued only
-   if that keyset's evidence appraises for *this* release, node and network; else the channel is frozen: its
-   claim can still be settled, but nothing new is charged on it.
+2. The claims: each must be signed by its keyset and agree with the receipts. Use of a channel is continued
+   only if that keyset's evidence appraises for *this* release, node and network; else the channel is
+   frozen: its claim can still be settled, but nothing new is charged on it.
 
-What no single machine can see, a tail of the log cut off together with its claims, shows on chain (an anchored
-size that the log does not reach, `ReceiptLog.checkpoint`) or in the hands of clients (a receipt past its
-`anchor_by` that no checkpoint covers), and costs the host what it cut off.
+What no single machine can see, a tail of the log cut off together with its claims, shows on chain (an
+anchored size that the log does not reach, `ReceiptLog.checkpoint`) or in the hands of clients (a receipt
+past its `anchor_by` that no checkpoint covers), and costs the host what it cut off.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from cocoon.v1 import host_service_pb2, record_pb2
 from cocoon_attestation.checkpoint import Checkpoint, sign_checkpoint
 from cocoon_attestation.errors import LogProofError
 from cocoon_attestation.merkle import MerkleTree
-from cocoon_attestation.payment import Claim, TokenUsage, sign_claim
+from cocoon_attestation.payment import Claim, TokenUsage, parse_claim, sign_claim
 from cocoon_attestation.receipt import Receipt, sign_receipt
 from cocoon_attestation.types import Digest32
 from cocoon_enclave.clock import Clock
@@ -25,7 +25,7 @@ from cocoon_enclave.config import EnclaveConfig
 from cocoon_enclave.errors import StateRejectedError, StoreError
 from cocoon_enclave.keys import Keyset
 from cocoon_enclave.metering import Meter, Reservation, StoredChannel
-from cocoon_enclave.store import Entry, Store, StoredCheckpoint, StoredReceipt
+from cocoon_enclave.store import Entry, Store, StoredCheckpoint, StoredKeyset, StoredReceipt
 
 MAX_BATCH: Final = 256
 T = TypeVar("T")
@@ -272,9 +272,50 @@ class ReceiptLog:
         )
         return proof, signed
 
+    async def put_keyset(self, keyset: StoredKeyset) -> None:
+        """Write a keyset's evidence.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        await self.on_disk(lambda: self._store.put_keyset(keyset))
+
+    async def published_evidence(self, binding_hash: bytes) -> bytes | None:
+        """The published evidence of a keyset, byte for byte."""
+        return await self.on_disk(lambda: self._store.evidence(binding_hash))
+
     async def claims(self) -> list[host_service_pb2.ChannelClaim]:
         """The best authorization and claim of every channel, as they were signed."""
         return [claim_message(channel) for channel in await self.on_disk(self._store.channels)]
+
+    async def resign(self, keyset: Keyset, *, keep: frozenset[bytes]) -> int:
+        """Sign claims anew that stand under keys other than `keep` (binding hashes); returns how many.
+
+        The node contract knows the current and the previous receipt key only. Frozen channels, whose use
+        this enclave does not vouch for, are left as they are.
+
+        Raises:
+            StoreError: nothing was changed.
+        """
+        renewed = []
+        for channel in await self.on_disk(self._store.channels):
+            if channel.binding_hash in keep or channel.used != self._meter.used(channel.channel):
+                continue
+            index = parse_claim(channel.claim).index
+            claim = Claim(
+                global_id=self._config.global_id, channel=channel.channel, used=channel.used, index=index
+            )
+            signed = sign_claim(claim, keyset.receipt)
+            renewed.append(
+                replace(
+                    channel,
+                    claim=signed.claim,
+                    claim_signature=signed.signature,
+                    binding_hash=keyset.binding_hash,
+                )
+            )
+        await self.on_disk(lambda: self._store.replace_claims(renewed))
+        return len(renewed)
 
 
 def claim_message(channel: StoredChannel) -> host_service_pb2.ChannelClaim:

@@ -1,9 +1,10 @@
 """Admission and metering: who may ask for how much, and what an answer cost. Sans-I/O.
 
-A request is admitted when the worst case of its price fits, beside everything used and reserved before, both
-under the cap that the client authorized and into what the chain says the channel holds. The worst case is
-reserved, so concurrent requests cannot spend the same nanoton; the real price, never more, is charged when
-the answer is complete. Prices are those of the moment of admission. See docs/spec/metering.md.
+A request is admitted when the worst case of its price fits, beside everything used and reserved before,
+both under the cap that the client authorized and into what the chain says the channel holds. The worst
+case is reserved, so concurrent requests cannot spend the same nanoton; the real price, never more, is
+charged when the answer is complete. Prices are those of the moment of admission. See
+docs/spec/metering.md.
 """
 
 from __future__ import annotations

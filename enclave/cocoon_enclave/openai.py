@@ -160,10 +160,7 @@ def _message(message: object) -> dict[str, Any]:
         raise InvalidRequestError("messages: each needs a role")
     content = message.get("content")
     if isinstance(content, list):  # the list form, of which only text parts are supported
-        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        if len(parts) != len(content) or not all(isinstance(part, str) for part in parts):
-            raise InvalidRequestError("messages: only text content is supported")
-        content = "".join(parts)
+        content = "".join(_text_part(part) for part in content)
     if not isinstance(content, str):
         raise InvalidRequestError("messages: content must be text")
     if message.get("tool_calls") or message["role"] == "tool":
@@ -172,6 +169,12 @@ def _message(message: object) -> dict[str, Any]:
     if isinstance(message.get("name"), str):
         kept["name"] = message["name"]
     return kept
+
+
+def _text_part(part: object) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    raise InvalidRequestError("messages: only text content is supported")
 
 
 def _prompt(document: Mapping[str, Any]) -> str | tuple[int, ...]:

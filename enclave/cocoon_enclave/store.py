@@ -26,7 +26,8 @@ CREATE TABLE keysets (
   binding_hash BLOB PRIMARY KEY, binding BLOB NOT NULL, evidence BLOB NOT NULL, published INTEGER NOT NULL,
   made_at INTEGER NOT NULL, sequence INTEGER NOT NULL UNIQUE) STRICT, WITHOUT ROWID;
 CREATE TABLE receipts (
-  position INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, receipt BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
+  position INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, receipt BLOB NOT NULL, signature BLOB NOT NULL)
+  STRICT;
 CREATE TABLE channels (
   channel BLOB PRIMARY KEY, initial_data BLOB NOT NULL, authorization BLOB NOT NULL,
   authorization_signature BLOB NOT NULL, cap BLOB NOT NULL, used BLOB NOT NULL, claim BLOB NOT NULL,
@@ -36,7 +37,9 @@ CREATE TABLE checkpoints (
   binding_hash BLOB NOT NULL) STRICT;
 """
 _AMOUNT_SIZE: Final = 16
-"""Amounts are 16-byte big-endian blobs: Coins has 120 bits, SQLite's integers 63; blobs compare the same way."""
+"""Amounts are 16-byte big-endian blobs: Coins has 120 bits, SQLite's integers 63; blobs compare the same
+way.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +161,8 @@ class Store:
     def _put_channel(self, channel: StoredChannel, cap: int) -> None:
         self._db.execute(
             "INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (channel) DO UPDATE SET "
-            "authorization = CASE WHEN excluded.cap >= cap THEN excluded.authorization ELSE authorization END, "
+            "authorization = CASE WHEN excluded.cap >= cap THEN excluded.authorization "
+            "ELSE authorization END, "
             "authorization_signature = CASE WHEN excluded.cap >= cap THEN excluded.authorization_signature "
             "ELSE authorization_signature END, cap = max(cap, excluded.cap), used = excluded.used, "
             "claim = excluded.claim, claim_signature = excluded.claim_signature, "
@@ -185,7 +189,8 @@ class Store:
         with self._transaction():
             for channel in channels:
                 self._db.execute(
-                    "UPDATE channels SET claim = ?, claim_signature = ?, binding_hash = ? WHERE channel = ?",
+                    "UPDATE channels SET claim = ?, claim_signature = ?, binding_hash = ? "
+                    "WHERE channel = ?",
                     (channel.claim, channel.claim_signature, channel.binding_hash, channel.channel),
                 )
 
@@ -197,7 +202,8 @@ class Store:
         """
         with self._transaction():
             self._db.execute(
-                "INSERT INTO keysets VALUES (?, ?, ?, ?, ?, (SELECT ifnull(max(sequence), 0) + 1 FROM keysets)) "
+                "INSERT INTO keysets VALUES "
+                "(?, ?, ?, ?, ?, (SELECT ifnull(max(sequence), 0) + 1 FROM keysets)) "
                 "ON CONFLICT (binding_hash) DO UPDATE SET evidence = excluded.evidence, "
                 "published = excluded.published, made_at = excluded.made_at",
                 (

@@ -1,6 +1,7 @@
 """Text to token ids and back: the model's tokenizer and chat template, incremental decoding, stop strings.
 
-Runs in the front-end, on files that were verified; the engine sees token ids only. No code of a model is ever
+Runs in the front-end, on files that were verified; the engine sees token ids only. No code of a model is
+ever
 run: templates are rendered by transformers in jinja2's sandbox.
 """
 
@@ -8,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
@@ -17,6 +17,9 @@ from tokenizers.decoders import DecodeStream
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from cocoon_enclave.errors import InvalidRequestError, ModelRejectedError
+
+FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""Files of a model directory that are read here."""
 
 
 class TextModel:
@@ -43,18 +46,19 @@ class TextModel:
         """Ids of tokens that are never text."""
 
     @classmethod
-    def load(cls, directory: Path) -> TextModel:
-        """Read a model directory that was verified.
+    def from_files(cls, files: Mapping[str, bytes]) -> TextModel:
+        """From files of a model directory that were verified: see `FILES`.
 
         Raises:
             ModelRejectedError: a file is missing or broken.
         """
         try:
-            tokenizer_json = (directory / "tokenizer.json").read_text(encoding="utf-8")
-            settings = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-            template_file = directory / "chat_template.jinja"
-            template = template_file.read_text(encoding="utf-8") if template_file.exists() else None
-        except (OSError, ValueError) as error:
+            tokenizer_json = files["tokenizer.json"].decode("utf-8")
+            settings = json.loads(files["tokenizer_config.json"])
+            template = (
+                files["chat_template.jinja"].decode("utf-8") if "chat_template.jinja" in files else None
+            )
+        except (KeyError, ValueError) as error:
             raise ModelRejectedError("a file of the model's tokenizer is missing or broken") from error
         if template is None and isinstance(settings.get("chat_template"), str):
             template = settings["chat_template"]
@@ -74,22 +78,31 @@ class TextModel:
         if self._template is None:
             raise InvalidRequestError("this model has no chat template: use /v1/completions")
         try:
-            (text,), _ = render_jinja_template(
-                [list(messages)],
+            special: dict[str, Any] = dict(self._special)
+            rendered: Any = render_jinja_template(
+                [[dict(message) for message in messages]],
                 chat_template=self._template,
                 add_generation_prompt=True,
-                **self._special,
+                **special,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             # Nothing of the error is passed on: it may quote the conversation.
             raise InvalidRequestError("the model's chat template refuses these messages") from error
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(rendered[0][0], add_special_tokens=False).ids
         return ids
 
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of a bare prompt."""
-        ids: list[int] = self._tokenizer.encode(text).ids
-        return ids
+    def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """Token ids of a bare prompt: of its text, or those given.
+
+        Raises:
+            InvalidRequestError: an id that the model does not have.
+        """
+        if isinstance(prompt, str):
+            return tuple(self._tokenizer.encode(prompt).ids)
+        size = self._tokenizer.get_vocab_size()
+        if any(not 0 <= id < size for id in prompt):
+            raise InvalidRequestError("prompt: a token id that the model does not have")
+        return tuple(prompt)
 
     def decoder(self) -> Decoder:
         """An incremental decoder for one answer."""
@@ -114,7 +127,8 @@ class Decoder:
 class StopMatcher:
     """Cuts the answer at the first stop string, and holds back what might become one.
 
-    `visible` counts the tokens whose text was let through, up to the last that gave any: what a client pays.
+    `visible` counts the tokens whose text was let through, up to the last that gave any: what a client
+    pays.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

@@ -29,9 +29,9 @@ from cocoon_proxy.pool import NodePool
 from cocoon_proxy.requests import CHAT_COMPLETIONS
 from cocoon_proxy.runner import Runner
 from cocoon_proxy.tasks import TaskScope
-from cocoon_proxy.treasury import open_treasury
+from cocoon_proxy.treasury import Chain, open_treasury
 from cocoon_proxy.values import Answer, ModelInfo
-from cocoon_ton.chain import Chain, LiteChain
+from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.paths import home_dir
 
@@ -49,6 +49,7 @@ class AsyncClient:
         policy_overrides: replaces ``config.policy``; can only tighten the network's policy.
         on_event: called with a `ClientEvent` for every step; must return quickly.
         wallet: replaces the wallet of `home`, for applications that hold their keys themselves.
+        passphrase: of the wallet's key file, if it is encrypted.
         chain: replaces the chain client, for tests.
         clock: Unix time in seconds, for tests.
     """
@@ -62,6 +63,7 @@ class AsyncClient:
         policy_overrides: PolicyOverrides | None = None,
         on_event: EventHandler | None = None,
         wallet: Treasury | None = None,
+        passphrase: str | None = None,
         chain: Chain | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +79,7 @@ class AsyncClient:
         self.on_event = on_event
         self._home = home
         self._wallet = wallet
+        self._passphrase = passphrase
         self._chain = chain
         self._clock = clock
         self._exit = contextlib.AsyncExitStack()
@@ -92,7 +95,9 @@ class AsyncClient:
                 self._chain = await stack.enter_async_context(LiteChain(self.network))
             if self._wallet is None:
                 self._wallet = await stack.enter_async_context(
-                    open_treasury(self.network, directory, self._chain, self._clock, self._emit)
+                    open_treasury(
+                        self.network, directory, self._chain, self._emit, passphrase=self._passphrase
+                    )
                 )
             self._build(directory, self._chain, self._wallet, stack)
             self._exit = stack.pop_all()
@@ -175,7 +180,7 @@ class AsyncClient:
                         pieces.append(data)
                     case Completed() if head is not None:
                         return Answer(
-                            status=head.status,
+                            status=max(head.status, event.status),
                             content_type=head.content_type,
                             body=b"".join(pieces),
                             completed=event,
@@ -211,8 +216,12 @@ class AsyncClient:
             else:
                 raise result
         if not links:
-            raise failures[0] if failures else NoEligibleNodeError(
-                "the network lists no usable node", details={"reasons": dict(view.skipped)}
+            raise (
+                failures[0]
+                if failures
+                else NoEligibleNodeError(
+                    "the network lists no usable node", details={"reasons": dict(view.skipped)}
+                )
             )
         return _models(view, links)
 

@@ -56,6 +56,9 @@ class Completed:
     """Account id of the node, hex."""
     simulated: bool
     """True when the node's TEE is simulated."""
+    status: int = 200
+    """HTTP-like status that the receipt states; 400 or more after a head below 400 means that the answer
+    was cut short, and the tail says why."""
 
 
 StreamEvent = Head | Data | Completed

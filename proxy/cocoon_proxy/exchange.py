@@ -221,6 +221,7 @@ class Exchange:
             amount=receipt.amount,
             node=receipt.node.hex(),
             simulated=sent.simulated,
+            status=receipt.status,
         )
         self._emit(
             ReceiptVerified(

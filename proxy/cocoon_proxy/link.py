@@ -238,8 +238,7 @@ class NodeLink:
         call = inference_rpc.InferenceServiceStub(self._channel).Session(self._requests())
         try:
             async for message in call:
-                delivery = self.machine.receive(message)
-                if delivery is not None:
+                for delivery in self.machine.receive(message):
                     self._deliver(delivery.number, delivery.frame)
         except MalformedError as error:
             reason = f"the node broke the protocol: {error}"

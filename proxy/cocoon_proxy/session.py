@@ -106,19 +106,24 @@ class SessionMachine:
         """End a request on this side; late frames for it are ignored."""
         self._requests.pop(number, None)
 
-    def receive(self, message: wire.SessionResponse) -> Delivery | None:
-        """Take a frame from the enclave. None for a late frame of a request that was ended here.
+    def receive(self, message: wire.SessionResponse) -> tuple[Delivery, ...]:
+        """Take a frame from the enclave: what to deliver; nothing for a request that was forgotten here.
+
+        Number 0 is the session itself: the enclave does not take it, so requests without an answer yet
+        were refused.
 
         Raises:
             MalformedError: the frame breaks the rules; the session must be closed.
         """
         number = message.request_number
+        if number == 0 and message.WhichOneof("frame") == "error":
+            return self._refused(_parse(message))
         if not 0 < number < self._next:
             raise MalformedError("frame of a request that was never made")
         request = self._requests.get(number)
         frame = _parse(message)
         if request is None:
-            return None
+            return ()
         if frame.kind is FrameKind.HEAD and request.head_seen:
             raise MalformedError("second head frame")
         if frame.kind in (FrameKind.DATA, FrameKind.FINAL) and not request.head_seen:
@@ -131,7 +136,14 @@ class SessionMachine:
         elif request.received > MAX_ANSWER_BYTES or request.buffered > MAX_BUFFERED_BYTES:
             del self._requests[number]
             frame = Frame(kind=FrameKind.LOST, code="too_large", message="the answer is too large")
-        return Delivery(number=number, frame=frame)
+        return (Delivery(number=number, frame=frame),)
+
+    def _refused(self, error: Frame) -> tuple[Delivery, ...]:
+        untouched = [number for number, request in self._requests.items() if not request.head_seen]
+        for number in untouched:
+            del self._requests[number]
+        refused = tuple(Delivery(number=number, frame=error) for number in untouched)
+        return refused + self.close(f"the node refused the session: {error.code}")
 
     def consumed(self, number: int, size: int) -> None:
         """The consumer took `size` payload bytes of a request from its buffer."""

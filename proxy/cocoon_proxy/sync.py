@@ -67,7 +67,7 @@ class Client:
         try:
             while True:
                 try:
-                    yield self._run(anext(events))  # type: ignore[arg-type]  # an awaitable of this loop
+                    yield self._run(anext(events))
                 except StopAsyncIteration:
                     return
         finally:

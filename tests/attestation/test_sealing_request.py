@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,7 @@ from cocoon_attestation.sealing import (
     recipient_key_ids,
     seal_request,
 )
+from cocoon_attestation.sealing.keys import wrap
 from cocoon_attestation.verified import VerifiedEnclave
 
 NOW = 1_800_000_000
@@ -172,3 +174,20 @@ def test_plaintext_has_no_repr(enclaves: Enclaves) -> None:
         assert "canary" not in repr(value)
         assert "ab" * 8 not in repr(value)
         assert "\\xab" not in repr(value)
+
+
+@pytest.mark.parametrize("dek", [b"", b"d" * 31, b"d" * 33, b"d" * 32])
+def test_a_client_that_wraps_another_key_gets_the_same_error(dek: bytes) -> None:
+    """Wrapped for this very ciphertext, but not the key that made it, or no key at all."""
+    ciphertext = bytes(1024 + 16)
+    info = b"cocoon/v1/request" + KEYS[0].key_id + hashlib.sha256(ciphertext).digest()
+    forged = sealed_pb2.SealedRequest(ciphertext=ciphertext)
+    forged.recipients.add(key_id=KEYS[0].key_id, wrapped_key=wrap(KEYS[0].public_key, dek, info))
+    with pytest.raises((SealingError, MalformedError)) as caught:
+        open_request(KEYS, forged.SerializeToString())
+    assert isinstance(caught.value, SealingError) == (len(dek) == 32)
+
+
+def test_opener_knows_its_request(enclaves: Enclaves) -> None:
+    sealed, opener = seal_request(enclaves(1), b"x", now=NOW)
+    assert opener.sealed_hash == hashlib.sha256(sealed).digest()

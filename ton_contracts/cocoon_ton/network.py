@@ -62,8 +62,8 @@ class NetworkConfig:
     dev_root: bytes | None = None
     """DER certificate of a development root for simulated TEEs."""
     simulated: bool = False
-    faucet: dict[str, str] | None = field(default=None, repr=False)
-    """Development only: ``{"mnemonic": ...}`` or ``{"seed": ...}`` of a funded wallet."""
+    faucet: dict[str, Any] | None = field(default=None, repr=False)
+    """Development only: ``seed`` (hex) or ``mnemonic`` of a funded wallet and its ``wallet`` version."""
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name[0] == ".":

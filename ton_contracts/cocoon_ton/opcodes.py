@@ -117,6 +117,5 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     409: ExitCode("Channel", "NotClosing", "nobody started to close"),
     410: ExitCode("Channel", "TooEarly", "the close delay is not over"),
     411: ExitCode("Channel", "Closed", "the channel is closed for good"),
-    412: ExitCode("Channel", "TooLittleValue", "the message does not pay for its own processing"),
 }
 """By exit code of the compute phase; codes below 200 belong to TVM."""

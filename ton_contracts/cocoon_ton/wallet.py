@@ -21,7 +21,7 @@ from cocoon_attestation.errors import ConfigError, MalformedError, UnsupportedEr
 from cocoon_ton.address import friendly_address, raw_address
 from cocoon_ton.errors import ChainProofError
 from cocoon_ton.messages import ExternalMessage, Transfer, external_message, internal_message
-from cocoon_ton.network import MAINNET_GLOBAL_ID
+from cocoon_ton.network import MAINNET_GLOBAL_ID, NetworkConfig
 from cocoon_ton.proof.seam import proof_seam
 from cocoon_ton.values import AccountState
 
@@ -190,6 +190,18 @@ class Wallet:
             return v4.serialize()
         v5 = WalletV5R1Data(seqno=0, wallet_id=self.wallet_id, public_key=self.public_key)
         return v5.serialize()
+
+
+def faucet_wallet(network: NetworkConfig) -> Wallet:
+    """The funded wallet of a development network. Raises `ConfigError` if the network has none."""
+    faucet = network.faucet or {}
+    version = WalletVersion(faucet.get("wallet", WalletVersion.V4R2))
+    if "seed" in faucet:
+        return Wallet(bytes.fromhex(faucet["seed"]), global_id=network.global_id, version=version)
+    if "mnemonic" in faucet:
+        mnemonic = parse_mnemonic(faucet["mnemonic"])
+        return Wallet.from_mnemonic(mnemonic, global_id=network.global_id, version=version)
+    raise ConfigError(f"network {network.name!r} has no faucet")
 
 
 def _wallet_id(version: WalletVersion, global_id: int) -> int:

@@ -7,8 +7,8 @@ one fault. Every certificate says SIMULATED. See docs/spec/snp.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -41,7 +41,7 @@ _CPUID: Final = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFields:
     """Every byte range of a report, with the values of a healthy guest. `encode` makes 1184 bytes."""
 
@@ -70,7 +70,7 @@ class ReportFields:
     launch_tcb: TcbVersion | None = None
     launch_mitigations: int = 0
     current_mitigations: int = 0
-    overwrite: dict[int, bytes] = field(default_factory=dict)
+    overwrite: Mapping[int, bytes] = field(default_factory=dict)
     """Bytes to put at offsets after everything else, before signing."""
 
     def encode(self) -> bytes:
@@ -146,8 +146,7 @@ class SimulatedChip:
 
     def report(self, fields: ReportFields) -> bytes:
         """A signed report of 1184 bytes with this chip's id."""
-        fields.chip_id = self.chip_id
-        return sign_report(fields.encode(), self.key)
+        return sign_report(replace(fields, chip_id=self.chip_id).encode(), self.key)
 
 
 class SimulatedAmd:
@@ -216,7 +215,7 @@ class SimulatedAmd:
                 x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False
             )
         signed = builder.sign(self._ask_key, hashes.SHA384(), rsa_padding=_PSS)
-        chip_id = identity + bytes(64 - len(identity)) if kind is SigningKey.VCEK else bytes(64)
+        chip_id = identity.ljust(64, b"\x00")[:64] if kind is SigningKey.VCEK else bytes(64)
         return SimulatedChip(key=key, certificate=signed.public_bytes(Encoding.DER), chip_id=chip_id)
 
     def crl(self, *, revoked: Sequence[int] = (), days: int = 30) -> bytes:

@@ -137,7 +137,9 @@ class BatchEngine:
             sequence.length += 1
         return self._advance(logits, 0, False)
 
-    def _forward(self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         result = self.model(
             input_ids=torch.tensor(tokens),
             attention_mask=mask,
@@ -195,12 +197,14 @@ def load(
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet: Any = logging
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
     kind = _choose_dtype(dtype)
     register_attention()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loader: Any = AutoModelForCausalLM
+        model = loader.from_pretrained(
             str(directory),
             dtype=kind,
             attn_implementation="sdpa",
@@ -214,8 +218,10 @@ def load(
     _check_supported(config, context_length)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    packed = pack_linears(model, slots)
-    if batched := attention_works(heads, kv_heads, size, kind):
+    with torch.inference_mode():
+        packed = pack_linears(model, slots)
+        batched = attention_works(heads, kv_heads, size, kind)
+    if batched:
         model.set_attn_implementation(ATTENTION)
     cache = SlotCache(
         layers=config.num_hidden_layers,

@@ -37,7 +37,8 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module, rows: int) -> int:
-    """Replace every linear layer of `model` by a packed one; returns how many, 0 where packing is no good here.
+    """Replace every linear layer of `model` by a packed one; returns how many, 0 where packing is no good
+    here.
 
     rows: typical number of rows per call, a hint for the layout.
     """
@@ -51,14 +52,19 @@ def pack_linears(model: nn.Module, rows: int) -> int:
 
 
 def _packing_works(linear: nn.Linear, rows: int) -> bool:
-    """Compare a packed layer with the original on one row and on `rows` rows, in two and three dimensions."""
+    """Compare a packed layer with the original on one row and on `rows` rows, in two and three dimensions.
+    """
     tolerance = _TOLERANCE.get(linear.weight.dtype)
     if tolerance is None:
         return False
     generator = torch.Generator().manual_seed(1)
     try:
         packed = PackedLinear(linear, rows)
-        for shape in ((1, 1, linear.in_features), (rows, 1, linear.in_features), (1, 64, linear.in_features)):
+        for shape in (
+            (1, 1, linear.in_features),
+            (rows, 1, linear.in_features),
+            (1, 64, linear.in_features),
+        ):
             hidden = torch.randn(shape, generator=generator).to(linear.weight.dtype)
             expected, found = linear(hidden).float(), packed(hidden).float()
             if found.shape != expected.shape:
@@ -125,7 +131,9 @@ def attention_works(heads: int, kv_heads: int, size: int, dtype: torch.dtype) ->
         found, _ = batched_attention(nn.Identity(), query, key, value, mask, scaling)
     except RuntimeError:
         return False
-    repeated = [part.repeat_interleave(heads // kv_heads, dim=1).float() for part in (key, value)]
-    expected = functional.scaled_dot_product_attention(query.float(), *repeated, attn_mask=mask, scale=scaling)
+    keys, values = (part.repeat_interleave(heads // kv_heads, dim=1).float() for part in (key, value))
+    expected = functional.scaled_dot_product_attention(
+        query.float(), keys, values, attn_mask=mask, scale=scaling
+    )
     difference = (found.float() - expected.transpose(1, 2)).abs().max()
     return float(difference) <= _TOLERANCE.get(dtype, 0.0)

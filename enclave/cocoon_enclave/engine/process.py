@@ -1,4 +1,5 @@
-"""The front-end's half of the engine process: submits, aborts, delivers, and starts it again when it dies."""
+"""The front-end's half of the engine process: submits, aborts, delivers, and starts it again when it dies.
+"""
 
 from __future__ import annotations
 
@@ -58,25 +59,39 @@ class ProcessGeneration:
             self._error = error
             self._news.set()
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        """Yield merged deltas until the last."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._error is not None:
-                raise self._error
-            delta = Delta(tokens=tuple(self._tokens), finish=self._finish, started=self._started)
-            self._tokens, self._started = [], False
-            yield delta
-            if delta.finish is not None:
-                return
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        """Itself: there is one reader."""
+        return self
+
+    async def __anext__(self) -> Delta:
+        """Everything new since the last call, as one delta.
+
+        Raises:
+            EngineError: the engine failed or died.
+        """
+        if self._done:
+            raise StopAsyncIteration
+        await self._news.wait()
+        self._news.clear()
+        if self._error is not None:
+            self._done = True
+            raise self._error
+        delta = Delta(tokens=tuple(self._tokens), finish=self._finish, started=self._started)
+        self._tokens, self._started = [], False
+        self._done = delta.finish is not None
+        return delta
 
 
 class EngineProcess:
     """An `Engine` in a process of its own. Also the bare engine that benchmarks drive."""
 
     def __init__(
-        self, spec: wire.EngineSpec, *, queue_limit: int = 64, stall_s: float = 120.0, entry: Entry = child.run
+        self,
+        spec: wire.EngineSpec,
+        *,
+        queue_limit: int = 64,
+        stall_s: float = 120.0,
+        entry: Entry = child.run,
     ) -> None:
         self._spec = spec
         self._limit = spec.slots + queue_limit
@@ -170,7 +185,9 @@ class EngineProcess:
         theirs.close()
         self._process, self._connection = process, ours
         self._outbox = queue.SimpleQueue()
-        threading.Thread(target=_send_all, args=(ours, self._outbox), daemon=True, name="engine-out").start()
+        threading.Thread(
+            target=_send_all, args=(ours, self._outbox), daemon=True, name="engine-out"
+        ).start()
         self._ready = loop.create_future()
         loop.add_reader(ours.fileno(), self._receive)
         await self._ready

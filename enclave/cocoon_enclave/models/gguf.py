@@ -1,4 +1,5 @@
-"""Turns a GGUF file into the safetensors form that engines load: once, because reading GGUF takes half a minute.
+"""Turns a GGUF file into the safetensors form that engines load: once, because reading GGUF takes half a
+minute.
 
 The result is a function of the file and of the library versions only: no time stamps, no machine names.
 """
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 LIBRARIES: Final = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -21,7 +22,8 @@ def conversion_key(gguf_sha256: bytes) -> dict[str, str]:
 
 
 def convert(gguf: Path, target: Path, *, say: Callable[[str], None]) -> None:
-    """Write weights (bfloat16), tokenizer, configuration and chat template of `gguf` into the empty `target`.
+    """Write weights (bfloat16), tokenizer, configuration and chat template of `gguf` into the empty
+    `target`.
 
     Raises:
         OSError, ValueError: the file cannot be read or is of an unknown architecture (transformers' words).
@@ -33,12 +35,15 @@ def convert(gguf: Path, target: Path, *, say: Callable[[str], None]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet: Any = logging
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
     say("reading the tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False
+    )
     say("reading and unpacking the weights")
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
     )
     # The weights are plain numbers now; the marks of the quantized source would make saving refuse.

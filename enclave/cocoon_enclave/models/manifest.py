@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,25 @@ def verify(directory: Path, digest: bytes) -> Manifest:
         ModelRejectedError: the files are not those of the digest.
     """
     return _expect(measure(directory), digest)
+
+
+def read_verified(directory: Path, digest: bytes, names: Collection[str]) -> dict[str, bytes]:
+    """Contents of those of the files `names` that exist, hashed in the same pass as all others.
+
+    Raises:
+        ModelRejectedError: the files are not those of the digest.
+    """
+    files, contents = [], {}
+    for relative, path in _walk(directory):
+        if relative in names:
+            data = path.read_bytes()
+            contents[relative] = data
+            sha256, size = Digest32(hashlib.sha256(data).digest()), len(data)
+        else:
+            sha256, size = _hash_into(path, None)
+        files.append(ManifestFile(path=relative, size=size, sha256=sha256))
+    _expect(Manifest(files=tuple(files)), digest)
+    return contents
 
 
 @contextmanager

@@ -131,9 +131,9 @@ class _StreamedAnswer(Response):
     async def _send_whole(self, send: Send) -> None:
         head, body, completed = await _collect(self._events)
         headers = {"content-type": head.content_type, **openai.receipt_headers(completed)}
-        if not self._raw and head.status < 400:
+        if not self._raw and max(head.status, completed.status) < 400:
             body = openai.annotate_json(body, completed)
-        await _send_all(send, head.status, headers, body)
+        await _send_all(send, max(head.status, completed.status), headers, body)
 
     async def _send_stream(self, send: Send) -> None:
         tail = b""
@@ -153,7 +153,8 @@ class _StreamedAnswer(Response):
                 case Data(data=data):
                     tail = data
                 case Completed():
-                    end = tail if self._raw else openai.finish_stream(tail, event)
+                    cut_short = event.status >= 400  # the tail says why, and no [DONE] may follow
+                    end = tail if self._raw or cut_short else openai.finish_stream(tail, event)
                     await _send_body(send, end, more=False)
                     return
         raise OutcomeUnknownError("the answer ended early")

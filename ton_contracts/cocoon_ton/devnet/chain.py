@@ -45,6 +45,7 @@ class Chain:
         self.identity = identity
         self.config = config
         self.emulator = Emulator(config.root)
+        self.on_work: Callable[[], None] = lambda: None
         self._clock = clock
         self._random = random
         self._external: deque[Cell] = deque()
@@ -135,6 +136,7 @@ class Chain:
             prev_blocks=self.prev_blocks(self.master.seqno),
         )
         self._external.append(message)
+        self.on_work()
 
     def _next_lt(self) -> int:
         return (self.shard.end_lt // LT_ALIGN + 1) * LT_ALIGN

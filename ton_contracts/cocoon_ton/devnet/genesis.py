@@ -40,6 +40,13 @@ def make_config(validator_key: bytes, global_id: int, base: ConfigName = "slim")
     return ConfigDict(root=plain_dict(params.items(), 32), params=params)
 
 
+def read_config(boc: bytes) -> ConfigDict:
+    """A configuration from its BoC."""
+    root = Cell.one_from_boc(boc)
+    params = HashMap.parse(root.begin_parse(), 32, value_deserializer=lambda part: part.load_ref())
+    return ConfigDict(root=root, params=params)
+
+
 def _validators(public_key: bytes) -> Cell:
     descriptor = begin_cell().store_uint(0x53, 8).store_uint(0x8E81278A, 32)
     descriptor.store_bytes(public_key).store_uint(1, 64)

@@ -30,9 +30,9 @@ class LiteServer:
     """Answers queries about a chain. `new_block` must be called after every block."""
 
     def __init__(
-        self, chain: Chain, key: SigningKey, *, mode: SignatureMode = "ordinary", faults: Faults | None = None
+        self, chain: Chain, key: SigningKey, *, mode: SignatureMode, faults: Faults
     ) -> None:
-        self.faults = faults or Faults()
+        self.faults = faults
         self._chain = chain
         self._answers = Answers(chain, key, mode, self.faults)
         self._transactions = TransactionAnswers(self._answers)
@@ -73,10 +73,10 @@ class LiteServer:
     def _handler(self, method: str) -> Callable[[tl.Fields], Answer] | None:
         return self._answers.methods.get(method) or self._transactions.methods.get(method)
 
-    async def _wait(self, seqno: int, timeout: float) -> None:
+    async def _wait(self, seqno: int, seconds: float) -> None:
         """Return when the head has reached `seqno`; error 652 after the timeout, as real servers do."""
         try:
-            async with asyncio.timeout(min(max(timeout, 0.0), MAX_WAIT)):
+            async with asyncio.timeout(min(max(seconds, 0.0), MAX_WAIT)):
                 while self._answers.head().seqno < seqno:
                     await self._new_block.wait()
         except TimeoutError:

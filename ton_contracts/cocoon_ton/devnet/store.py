@@ -163,8 +163,8 @@ class Store:
         return self._block(where, (workchain, lt))
 
     def block_at_time(self, workchain: int, utime: int) -> Block | None:
-        """The last block that is not younger than `utime`."""
-        where = "WHERE workchain = ? AND seqno > 0 AND utime <= ? ORDER BY utime DESC, seqno DESC LIMIT 1"
+        """The first block that is not older than `utime`; None if `utime` is in the future."""
+        where = "WHERE workchain = ? AND seqno > 0 AND utime >= ? ORDER BY utime, seqno LIMIT 1"
         return self._block(where, (workchain, utime))
 
     def block_id(self, workchain: int, seqno: int) -> BlockId | None:

@@ -34,7 +34,8 @@ class TransactionAnswers:
     def _history(self, query: tl.Fields) -> Answer:
         """Transactions of an account, newest first, from the one that is named."""
         account, lt, hash = bytes.fromhex(query["account"]["id"]), query["lt"], query["hash"]
-        cells, ids = [], []
+        cells: list[Cell] = []
+        ids: list[dict[str, object]] = []
         while lt and len(cells) < min(query["count"], MAX_HISTORY):
             record = self._chain.store.transaction(account, lt)
             if record is None or record.hash.hex() != hash:

@@ -74,6 +74,11 @@ class Memory:
         """Copy bytes in."""
         ctypes.memmove(self._at(address), data, len(data))
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return int(self._memory.data_len(self._store))
+
     def grow_to(self, size: int) -> bool:
         """Grow to at least `size` bytes, with a fifth (at most 96 MiB) of room to spare."""
         current = self._memory.data_len(self._store)

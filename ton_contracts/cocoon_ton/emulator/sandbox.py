@@ -83,6 +83,8 @@ def load_sandbox(directory: Path | None = None) -> Sandbox:
             for name in ("slim", "default")
         }
         wasm = base64.b64decode(_one(_BASE64, packed), validate=True)
+        imports, exports = _names(glue)
+        init = _one(_INIT, glue)
     except (OSError, ValueError, KeyError, binascii.Error) as error:
         raise UnsupportedError(f"unreadable @ton/sandbox in {root}: {error}", hint=_HINT) from error
     digest = hashlib.sha256(wasm).hexdigest()
@@ -91,14 +93,13 @@ def load_sandbox(directory: Path | None = None) -> Sandbox:
             f"@ton/sandbox {version} has an unknown emulator (sha256 {digest}), expected {PINNED_VERSION}",
             hint=_HINT,
         )
-    imports, exports = _names(glue)
     return Sandbox(
         version=version,
         wasm=wasm,
         wasm_sha256=digest,
         imports=MappingProxyType(imports),
         exports=MappingProxyType(exports),
-        init=_one(_INIT, glue),
+        init=init,
         configs=MappingProxyType(configs),
     )
 

@@ -6,13 +6,12 @@ import enum
 import hashlib
 from dataclasses import dataclass
 
-from pytoniq_core import Address, Cell
+from pytoniq_core import Address
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_ton.address import raw_address
 from cocoon_ton.amounts import MAX_COINS
 from cocoon_ton.messages import ExternalMessage, Transfer
-from cocoon_ton.proof.boc import parse_boc, write_boc
 
 MAX_KEY = 200
 MAX_AMOUNT = (1 << 63) - 1
@@ -81,16 +80,6 @@ class OperationStatus:
     """Transfer: hash of the message as the wallet emitted it. External: hash of the message sent."""
     error: str
     """Why it failed, or what holds it up; empty if nothing does."""
-
-
-def encode_cell(cell: Cell | None) -> bytes | None:
-    """A cell for the database."""
-    return None if cell is None else write_boc([cell])
-
-
-def decode_cell(data: bytes | None) -> Cell | None:
-    """A cell from the database."""
-    return None if data is None else parse_boc(data)[0]
 
 
 def operation_digest(operation: Operation) -> bytes:

@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 from pytoniq_core import Address
 
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, UnavailableError
 from cocoon_ton.address import raw_address
 from cocoon_ton.amounts import format_ton
 from cocoon_ton.chain import ChainReader, ChainWriter
@@ -125,12 +125,12 @@ class Outbox:
         """How many operations are not final."""
         return self._open.count_pending()
 
-    async def wait(self, key: str, *, timeout: float, interval: float = 0.2) -> OperationStatus:
+    async def wait(self, key: str, *, within: float, interval: float = 0.2) -> OperationStatus:
         """Wait until an operation is final, while `run` works elsewhere.
 
-        Raises `ChainUnavailableError` after `timeout` seconds; the operation goes on.
+        Raises `ChainUnavailableError` after `within` seconds; the operation goes on.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + within
         while True:
             status = self.status(key)
             if status.state.final:
@@ -144,7 +144,7 @@ class Outbox:
         while True:
             try:
                 await self.step()
-            except (ChainUnavailableError, ChainProofError, MessageRefusedError) as error:
+            except (UnavailableError, ChainProofError) as error:
                 _log.warning("outbox: %s (%s)", error, error.code)
             self._changed.clear()
             if self.pending:
@@ -161,17 +161,25 @@ class Outbox:
         for pending in store.externals():
             await self._external(pending)
 
+    async def require(self, amount: int) -> None:
+        """Raise `InsufficientFundsError` unless the wallet can pay `amount` nanoton and fees now."""
+        state = await self._chain.account(self._wallet.address)
+        if state.balance < amount + FEE_RESERVE:
+            raise self._poor(amount, state)
+
     # ---- transfers
 
     async def _transfers(self, batch: Batch | None) -> None:
         state = await self._chain.account(self._wallet.address)
-        if batch is not None and not await self._resolve(batch, state):
-            await self._send_again(batch.boc, batch.body_hash)
-            return
+        if batch is not None:
+            if not await self._resolve(batch, state):
+                await self._send_again(batch.boc, batch.body_hash)
+                return
+            self._sent_at.pop(batch.body_hash, None)
         await self._start(state)
 
     async def _resolve(self, batch: Batch, state: AccountState) -> bool:
-        """Whether the open message has been dealt with and a new one may be signed."""
+        """Whether the open message can never be executed again, so that a new one may be signed."""
         seqno = self._wallet.seqno(state)
         if seqno > batch.seqno:
             found = await self._find(state, batch.start_lt, batch.body_hash)
@@ -204,8 +212,7 @@ class Outbox:
 
     async def _start(self, state: AccountState) -> None:
         """Sign, store and send the next message."""
-        batch = self._open.open_batch()
-        transfers = self._affordable(state) if batch is None else []
+        transfers = self._affordable(state)
         if not transfers:
             return
         seqno = self._wallet.seqno(state)
@@ -232,18 +239,17 @@ class Outbox:
             left -= _transfer(pending).amount + FEE_RESERVE
             if left < 0:
                 if not chosen:
-                    self._open.note(pending.number, str(self._poor(pending, state)))
+                    self._open.note(pending.number, str(self._poor(_transfer(pending).amount, state)))
                 break
             chosen.append(pending)
             if len(chosen) == MAX_TRANSFERS:
                 break
         return chosen
 
-    def _poor(self, pending: Pending, state: AccountState) -> InsufficientFundsError:
-        need = _transfer(pending).amount + FEE_RESERVE
+    def _poor(self, amount: int, state: AccountState) -> InsufficientFundsError:
         return InsufficientFundsError(
             f"wallet {self._wallet.friendly} holds {format_ton(state.balance)} TON,"
-            f" the transfer needs {format_ton(need)} TON"
+            f" the transfer needs {format_ton(amount + FEE_RESERVE)} TON"
         )
 
     # ---- external messages
@@ -258,6 +264,7 @@ class Outbox:
             found = await self._find(state, start, operation.message.body_hash)
             if found is not None:
                 self._open.settle(_external_outcome(pending, found))
+                self._sent_at.pop(operation.message.hash, None)
                 return
         if _expired(pending, state):
             self._open.settle(_failed(pending, "it was not executed in time"))

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pytoniq_core import Address
-
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, UnavailableError
 from cocoon_ton.address import parse_address, raw_address
 from cocoon_ton.errors import OutboxConflictError
 from cocoon_ton.messages import ExternalMessage, Transfer
@@ -25,10 +24,9 @@ from cocoon_ton.outbox.operation import (
     OperationState,
     OperationStatus,
     TransferOperation,
-    decode_cell,
-    encode_cell,
     operation_digest,
 )
+from cocoon_ton.proof.boc import parse_boc, write_boc
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL) STRICT;
@@ -64,6 +62,15 @@ CREATE TABLE IF NOT EXISTS operations (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS pending_operations ON operations (kind, state) WHERE state IN ('queued', 'sent');
 """
+
+
+@contextmanager
+def _storage() -> Iterator[None]:
+    """A full disk or a locked database is a reason to try again, not a crash."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UnavailableError(f"outbox database: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +126,7 @@ class OutboxStore:
                     self._db.execute(statement)
                 self._db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (identity,))
             (found,) = self._db.execute("SELECT name FROM identity").fetchone()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, UnavailableError) as error:
             raise ConfigError(f"cannot open outbox {path}: {error}") from error
         path.chmod(0o600)
         if found != identity:
@@ -132,13 +139,19 @@ class OutboxStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        with _storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _query(self, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with _storage():
+            return self._db.execute(statement, parameters).fetchall()
 
     def add(self, key: str, operation: Operation) -> bool:
         """Store an operation. False if the very same one is there already.
@@ -158,15 +171,17 @@ class OutboxStore:
         return False
 
     def _insert(self, key: str, digest: bytes, operation: Operation) -> None:
+        values: tuple[object, ...]
         if isinstance(operation, TransferOperation):
             transfer = operation.transfer
+            init = None if transfer.state_init is None else write_boc([transfer.state_init])
             values = (
                 "transfer",
                 raw_address(transfer.destination),
                 transfer.amount,
                 int(transfer.bounce),
-                encode_cell(transfer.body),
-                encode_cell(transfer.state_init),
+                write_boc([transfer.body]),
+                init,
                 bytes(transfer.body.hash),
                 None,
             )
@@ -175,33 +190,31 @@ class OutboxStore:
             destination = raw_address(operation.destination)
             values = ("external", destination, 0, 0, message.boc, None, message.body_hash, message.hash)
         self._db.execute(
-            "INSERT INTO operations (key, digest, not_after, state, kind, destination, amount, bounce,"
-            " body, state_init, body_hash, message_hash) VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO operations (state, key, digest, not_after, kind, destination, amount, bounce,"
+            " body, state_init, body_hash, message_hash)"
+            " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (key, digest, operation.not_after, *values),
         )
 
     def status(self, key: str) -> OperationStatus | None:
         """The status of an operation, or None if the key is unknown."""
-        row = self._db.execute(
+        for state, tx_lt, tx_hash, message_hash, error in self._query(
             "SELECT state, tx_lt, tx_hash, message_hash, error FROM operations WHERE key = ?", (key,)
-        ).fetchone()
-        if row is None:
-            return None
-        return OperationStatus(
-            key=key,
-            state=OperationState(row[0]),
-            tx_lt=row[1],
-            tx_hash=row[2],
-            message_hash=row[3],
-            error=row[4],
-        )
+        ):
+            return OperationStatus(
+                key=key,
+                state=OperationState(state),
+                tx_lt=tx_lt,
+                tx_hash=tx_hash,
+                message_hash=message_hash,
+                error=error,
+            )
+        return None
 
     def count_pending(self) -> int:
         """How many operations are not final."""
-        (count,) = self._db.execute(
-            "SELECT count(*) FROM operations WHERE state IN ('queued', 'sent')"
-        ).fetchone()
-        return int(count)
+        rows = self._query("SELECT count(*) FROM operations WHERE state IN ('queued', 'sent')")
+        return int(rows[0][0])
 
     def queued_transfers(self) -> list[Pending]:
         """Transfers that no message carries, oldest first."""
@@ -216,23 +229,28 @@ class OutboxStore:
         return self._pending("kind = 'external' AND state IN ('queued', 'sent')", ())
 
     def _pending(self, condition: str, parameters: tuple[object, ...]) -> list[Pending]:
-        rows = self._db.execute(
+        # `condition` is one of the constants above, never input.
+        rows = self._query(
             "SELECT number, key, state, start_lt, kind, destination, amount, bounce, body, state_init,"  # noqa: S608
             f" body_hash, message_hash, not_after FROM operations WHERE {condition} ORDER BY number",
             parameters,
         )
-        return [_pending_from_row(row) for row in rows.fetchall()]
+        return [_pending_from_row(row) for row in rows]
 
     def open_batch(self) -> Batch | None:
         """The wallet message that may still be executed, if there is one."""
-        row = self._db.execute(
+        for number, seqno, valid_until, start_lt, boc, body_hash in self._query(
             "SELECT id, seqno, valid_until, start_lt, boc, body_hash FROM batches WHERE state = 'open'"
-        ).fetchone()
-        if row is None:
-            return None
-        return Batch(
-            id=row[0], seqno=row[1], valid_until=row[2], start_lt=row[3], boc=row[4], body_hash=row[5]
-        )
+        ):
+            return Batch(
+                id=number,
+                seqno=seqno,
+                valid_until=valid_until,
+                start_lt=start_lt,
+                boc=boc,
+                body_hash=body_hash,
+            )
+        return None
 
     def start_batch(
         self,
@@ -309,26 +327,27 @@ class OutboxStore:
             )
 
 
-def _pending_from_row(row: tuple[object, ...]) -> Pending:
-    number, key, state, start_lt, kind, destination, amount, bounce, body, init, body_hash, hash_, limit = row
-    address: Address = parse_address(str(destination))
+def _pending_from_row(row: tuple[Any, ...]) -> Pending:
+    number, key, state, start_lt, kind, destination, amount, bounce, body, init, *rest = row
+    body_hash, message_hash, not_after = rest
+    address = parse_address(destination)
     operation: Operation
     if kind == "transfer":
         transfer = Transfer(
             destination=address,
-            amount=amount,  # type: ignore[arg-type]
-            body=decode_cell(body),  # type: ignore[arg-type]
-            state_init=decode_cell(init),  # type: ignore[arg-type]
+            amount=amount,
+            body=parse_boc(body)[0],
+            state_init=None if init is None else parse_boc(init)[0],
             bounce=bool(bounce),
         )
-        operation = TransferOperation(transfer=transfer, not_after=limit)  # type: ignore[arg-type]
+        operation = TransferOperation(transfer=transfer, not_after=not_after)
     else:
-        message = ExternalMessage(boc=body, hash=hash_, body_hash=body_hash)  # type: ignore[arg-type]
-        operation = ExternalOperation(destination=address, message=message, not_after=limit)  # type: ignore[arg-type]
+        message = ExternalMessage(boc=body, hash=message_hash, body_hash=body_hash)
+        operation = ExternalOperation(destination=address, message=message, not_after=not_after)
     return Pending(
-        number=number,  # type: ignore[arg-type]
-        key=str(key),
-        state=OperationState(str(state)),
+        number=number,
+        key=key,
+        state=OperationState(state),
         operation=operation,
-        start_lt=start_lt or 0,  # type: ignore[arg-type]
+        start_lt=start_lt or 0,
     )

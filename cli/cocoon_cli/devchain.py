@@ -1,0 +1,142 @@
+"""What a development network puts on its chain before anybody comes: registry, faucet gifts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytoniq_core import Address
+
+from cocoon_attestation.errors import ConfigError, UnavailableError
+from cocoon_ton.address import raw_address
+from cocoon_ton.chain import LiteChain
+from cocoon_ton.network import NetworkConfig
+from cocoon_ton.node import RegistryParameters
+from cocoon_ton.wallet import Wallet, WalletVersion
+
+if TYPE_CHECKING:
+    from cocoon_enclave.attestation.simulated import DevPlatform
+    from cocoon_enclave.models.demo import FetchedModel
+
+NANO = 10**9
+PARAMETERS = RegistryParameters(
+    min_stake=10 * NANO,
+    anchor_within=3600,
+    challenge_window=86_400,
+    response_window=3600,
+    close_delay=60,
+    price_delay=60,
+    max_nodes=100,
+    timelock=5,
+)
+"""A real network has days where this has seconds."""
+
+
+def faucet_wallet(network: NetworkConfig) -> Wallet:
+    """The wallet that development money comes from. Raises `ConfigError` if the network has none."""
+    if network.faucet is None:
+        raise ConfigError(f"network {network.name!r} has no faucet")
+    return Wallet(
+        bytes.fromhex(network.faucet["seed"]), global_id=network.global_id, version=WalletVersion.V4R2
+    )
+
+
+async def deploy_registry(
+    network: NetworkConfig,
+    outbox: Path,
+    *,
+    platform: DevPlatform,
+    model: FetchedModel,
+    genesis_file: Path,
+) -> str:
+    """Deploy the registry with its first release and model; its raw address. Idempotent by `genesis_file`."""
+    from cocoon_enclave.attestation.simulated import EVALUATION_NUMBER
+    from cocoon_enclave.host.treasury import open_treasury
+    from cocoon_ton.registry import RegistryPolicy
+    from cocoon_ton.registry_messages import RegistryGenesis, top_up_body
+
+    faucet = faucet_wallet(network)
+    release = platform.release()
+    stamp: dict[str, str] = {
+        "release": release.release_id.hex(),
+        "model": model.digest.hex(),
+        "since": str(int(time.time())),
+    }
+    if genesis_file.exists():
+        stamp = json.loads(genesis_file.read_text())
+        if (stamp["release"], stamp["model"]) != (release.release_id.hex(), model.digest.hex()):
+            raise ConfigError(
+                "this development network was made for another release or model",
+                hint=f"remove {genesis_file.parent} to start afresh",
+            )
+    else:
+        genesis_file.write_text(json.dumps(stamp))
+    genesis = RegistryGenesis(
+        global_id=network.global_id,
+        governance=faucet.address,
+        parameters=PARAMETERS,
+        policy=RegistryPolicy(
+            tee_kinds=frozenset({release.tee}),
+            min_tcb_evaluation=EVALUATION_NUMBER,
+            dev_root_hash=hashlib.sha256(platform.root_der).digest(),
+        ),
+        releases=(release,),
+        models={model.digest: model.name},
+        since=int(stamp["since"]),
+    )
+    address = genesis.address
+    async with LiteChain(network) as chain:
+        if not (await chain.account(address)).active:
+            async with open_treasury(outbox, faucet, chain) as treasury:
+                await treasury.pay(
+                    key=f"registry:{raw_address(address)}",
+                    to=address,
+                    value=5 * NANO,
+                    body=top_up_body(),
+                    state_init=genesis.state_init,
+                )
+    return raw_address(address)
+
+
+async def fund(network: NetworkConfig, outbox: Path, to: Address, amount: int, *, key: str) -> None:
+    """Send `amount` nanoton from the faucet, once per key."""
+    from cocoon_enclave.host.treasury import open_treasury
+    from cocoon_ton.messages import Transfer
+    from cocoon_ton.outbox import TransferOperation
+
+    async with (
+        LiteChain(network) as chain,
+        open_treasury(outbox, faucet_wallet(network), chain) as treasury,
+    ):
+        # Not bounceable: the receiver's wallet does not exist before it is funded.
+        transfer = Transfer(destination=to, amount=amount, bounce=False)
+        treasury.outbox.enqueue(key, TransferOperation(transfer=transfer))
+        await treasury.outbox.wait(key, within=60)
+        deadline = time.monotonic() + 30
+        while not (await chain.account(to)).exists:
+            if time.monotonic() > deadline:
+                raise UnavailableError("the faucet's gift did not arrive")
+            await asyncio.sleep(0.2)
+
+
+async def wait_attested(network: NetworkConfig, *, within: float) -> str:
+    """Wait until the registry lists a node with recorded evidence; its account id in hex."""
+    from cocoon_ton.registry import parse_registry
+
+    deadline = time.monotonic() + within
+    async with LiteChain(network) as chain:
+        while time.monotonic() < deadline:
+            account = await chain.account(network.registry_address)
+            if account.data is not None:
+                nodes = parse_registry(account.data).nodes.values()
+                for node in nodes:
+                    if node.is_attested(int(time.time())):
+                        return node.account_id.hex()
+            await asyncio.sleep(0.2)
+    raise UnavailableError(
+        "the node did not join in time", hint="see host.log and enclave.log in the network's logs folder"
+    )

@@ -1,0 +1,95 @@
+"""Configuration files of a development network's enclave and host agent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_ton.code import channel_code
+from cocoon_ton.network import NetworkConfig
+
+if TYPE_CHECKING:
+    from cocoon_cli.devnetwork import DevSettings
+    from cocoon_enclave.models.demo import FetchedModel
+
+PRICES = {"prompt": 1_000_000_000, "cached": 500_000_000, "completion": 4_000_000_000}
+"""Nanoton per million tokens on development networks."""
+STAKE_TON = "20"
+
+
+def enclave_toml(
+    network: NetworkConfig,
+    *,
+    root: Path,
+    node: bytes,
+    release_id: bytes,
+    model: FetchedModel,
+    ports: dict[str, int],
+) -> str:
+    """``enclave.toml`` of the one enclave."""
+    if network.dev_root is None:
+        raise ConfigError("a development network needs a development root")
+    dev_root = root / "dev-root.der"
+    dev_root.write_bytes(network.dev_root)
+    code = channel_code()
+    prices = "\n".join(f"{name} = {value}" for name, value in PRICES.items())
+    return f"""# Written by cocoon; the enclave measures most of it.
+registry = {_s(network.registry)}
+global_id = {network.global_id}
+release_id = "{release_id.hex()}"
+state = {_s(root / "enclave")}
+
+[node]
+id = "{node.hex()}"
+
+[channel]
+code_hash = "{code.code_hash.hex()}"
+code_depth = {code.cell.get_depth(0)}
+
+[tee]
+kind = "simulated"
+platform = {_s(root / "platform")}
+
+[policy]
+dev_root = {_s(dev_root)}
+dev_root_sha256 = "{hashlib.sha256(network.dev_root).hexdigest()}"
+
+[[models]]
+name = {_s(model.name)}
+digest = "{model.digest.hex()}"
+path = {_s(model.path)}
+
+[prices]
+{prices}
+
+[server]
+public = "127.0.0.1:{ports["public"]}"
+host = "127.0.0.1:{ports["host"]}"
+health = "127.0.0.1:{ports["health"]}"
+"""
+
+
+def host_toml(settings: DevSettings, *, endpoint: str, host_service: str, model: bytes) -> str:
+    """``host.toml`` of the one host agent."""
+    prices = ", ".join(f"{name} = {value}" for name, value in PRICES.items())
+    return f"""# Written by cocoon.
+network = {_s(settings.root / "network.json")}
+state = {_s(settings.root / "host")}
+host_service = "{host_service}"
+endpoint = "{endpoint}"
+models = ["{model.hex()}"]
+simulated = true
+stake = "{STAKE_TON}"
+prices = {{ {prices} }}
+poll_s = {settings.poll_s}
+anchor_every_s = {settings.anchor_every_s}
+settle_above = "{settings.settle_above / 10**9:.9f}"
+"""
+
+
+def _s(value: object) -> str:
+    # A JSON string is a TOML basic string for every path that a person would use.
+    return json.dumps(str(value))

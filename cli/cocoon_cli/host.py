@@ -1,0 +1,192 @@
+"""Commands of hosts: `host run`, `host status`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_cli.clients import run
+from cocoon_cli.options import common_options
+from cocoon_cli.output import SIMULATED, console, out, print_json, ton
+from cocoon_ton.address import friendly_address
+from cocoon_ton.chain import LiteChain
+from cocoon_ton.network import load_network
+from cocoon_ton.paths import home_dir
+
+if TYPE_CHECKING:
+    from cocoon_enclave.host.agent import HostAgent
+    from cocoon_enclave.host.config import HostConfig
+    from cocoon_ton.wallet import Wallet
+
+_CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="host.toml [default: that of the local development network].",
+)
+
+
+@click.group()
+def host() -> None:
+    """Run a node and see what it earns."""
+
+
+@host.command("run")
+@_CONFIG
+@click.option("--drain", is_flag=True, help="Anchor and settle everything as soon as possible.")
+@common_options
+def run_agent(config_path: Path | None, drain: bool, as_json: bool) -> None:
+    """Join, attest, anchor and settle for the enclave that host.toml names, until stopped."""
+    run(lambda: _run(_config(config_path), drain=drain, as_json=as_json))
+
+
+@host.command()
+@_CONFIG
+@common_options
+def status(config_path: Path | None, as_json: bool) -> None:
+    """Show the node as the chain has it, the wallet, and what is not settled yet."""
+    document = run(lambda: _status(_config(config_path)))
+    if as_json:
+        print_json(document)
+        return
+    for key, value in document.items():
+        shown = ton(value) if key.endswith("_nanoton") and isinstance(value, int) else value
+        out().print(f"[bold]{key.removesuffix('_nanoton').replace('_', ' '):>18}[/]  {shown}")
+    if document.get("simulated"):
+        out().print(f"[bold yellow]{SIMULATED}[/]")
+
+
+def _config(path: Path | None) -> HostConfig:
+    from cocoon_enclave.host.config import load_host_config
+
+    chosen = path or home_dir() / "dev" / "host.toml"
+    if not chosen.exists():
+        raise ConfigError(
+            f"{chosen} does not exist", hint="give --config, or start a development network: cocoon dev up"
+        )
+    return load_host_config(chosen)
+
+
+def _wallet(config: HostConfig, global_id: int) -> Wallet:
+    from cocoon_ton.keystore import load_keystore
+
+    return load_keystore(config.state / "wallet.json", os.environ.get("COCOON_WALLET_PASSPHRASE")).wallet(
+        global_id
+    )
+
+
+@contextlib.asynccontextmanager
+async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
+    import grpc.aio
+
+    from cocoon.v1 import host_service_pb2_grpc
+    from cocoon_enclave.host.agent import HostAgent
+    from cocoon_enclave.host.treasury import open_treasury
+
+    network = load_network(config.network)
+    wallet = _wallet(config, network.global_id)
+    async with (
+        LiteChain(network) as chain,
+        open_treasury(config.state / "outbox.sqlite3", wallet, chain) as treasury,
+        grpc.aio.insecure_channel(config.host_service) as channel,
+    ):
+        yield HostAgent(
+            config,
+            network,
+            chain=chain,
+            treasury=treasury,
+            enclave=host_service_pb2_grpc.HostServiceStub(channel),
+            clock=time.time,
+        )
+
+
+async def _run(config: HostConfig, *, drain: bool, as_json: bool) -> None:
+    logging.getLogger("cocoon_enclave.host").setLevel(logging.INFO)
+    loop = asyncio.get_running_loop()
+    async with _agent(config) as agent:
+        agent.drain = drain
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, agent.stop)
+        node = friendly_address(agent.node_address, bounceable=True, test_only=True)
+        if as_json:
+            sys.stdout.write(
+                json.dumps({"node": node, "account_id": agent.identity.account_id.hex()}) + "\n"
+            )
+            sys.stdout.flush()
+        else:
+            console().print(f"serving node {node}")
+        await agent.run()
+
+
+async def _status(config: HostConfig) -> dict[str, object]:
+    from cocoon_enclave.host.views import node_state
+    from cocoon_ton.node import NodeIdentity
+
+    network = load_network(config.network)
+    wallet = _wallet(config, network.global_id)
+    identity = NodeIdentity(
+        global_id=network.global_id,
+        registry=network.registry_address,
+        owner=wallet.address,
+        salt=config.salt,
+    )
+    async with LiteChain(network) as chain:
+        head = await chain.head()
+        account = await chain.account(identity.address, head)
+        money = await chain.account(wallet.address, head)
+    state = node_state(account)
+    key = state.key if state else None
+    return {
+        "node": friendly_address(identity.address, bounceable=True, test_only=wallet.global_id != -239),
+        "bond": state.bond.name.lower() if state else "not deployed",
+        "stake_nanoton": state.stake if state else 0,
+        "working_balance_nanoton": account.balance - (state.stake if state else 0),
+        "wallet": wallet.friendly,
+        "wallet_balance_nanoton": money.balance,
+        "binding": key.binding_hash.hex() if key else None,
+        "attested_until": key.attested_until if key else 0,
+        "anchored_receipts": state.log.tree_size if state else 0,
+        "anchored_at": state.log.anchored_at if state else 0,
+        "endpoint": state.terms.endpoint if state and state.terms else None,
+        "simulated": state.terms.simulated if state and state.terms else False,
+        "block": head.seqno,
+        **await _enclave_status(config),
+    }
+
+
+async def _enclave_status(config: HostConfig) -> dict[str, object]:
+    """What the enclave says, or that it does not answer: the chain part is worth showing either way."""
+    import grpc.aio
+
+    from cocoon.v1 import host_service_pb2, host_service_pb2_grpc
+    from cocoon_enclave.host.rpc import EnclaveUnavailableError, call
+    from cocoon_enclave.host.views import claimed
+
+    async with grpc.aio.insecure_channel(config.host_service) as channel:
+        stub: host_service_pb2_grpc.HostServiceAsyncStub = host_service_pb2_grpc.HostServiceStub(channel)
+        try:
+            answer = await call(stub.GetStatus(host_service_pb2.GetStatusRequest(), timeout=5))
+            listed = await call(stub.ListClaims(host_service_pb2.ListClaimsRequest(), timeout=5))
+        except EnclaveUnavailableError:
+            return {"enclave": "does not answer"}
+    claims = [claimed(message).view for message in listed.claims]
+    return {
+        "enclave": "ready" if answer.ready else "starting",
+        "receipts": answer.tree_size,
+        "active_requests": answer.active_requests,
+        "claimed_nanoton": sum(min(claim.used, claim.cap) for claim in claims),
+        "channels": len(claims),
+    }

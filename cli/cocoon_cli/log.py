@@ -1,0 +1,79 @@
+"""`cocoon log`: what nodes have anchored on chain."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_cli.clients import run
+from cocoon_cli.options import common_options, network_option
+from cocoon_cli.output import print_json, table
+from cocoon_ton.chain import LiteChain
+from cocoon_ton.network import NetworkConfig, load_network
+
+
+@click.group()
+def log() -> None:
+    """Read the logs that nodes anchor on chain."""
+
+
+@log.command()
+@click.argument("node_id", required=False)
+@network_option
+@common_options
+def checkpoint(node_id: str | None, network: str, as_json: bool) -> None:
+    """Show the anchored checkpoint of NODE_ID (hex or a beginning), or of every listed node."""
+    rows = run(lambda: _checkpoints(load_network(network), (node_id or "").lower()))
+    if not rows:
+        raise click.UsageError(
+            f"the registry lists no node {node_id!r}" if node_id else "no node is listed"
+        )
+    if as_json:
+        print_json({"checkpoints": rows})
+        return
+    table(
+        "Anchored checkpoints",
+        ["node", "receipts", "root", "anchored"],
+        [
+            (
+                str(row["node"])[:16] + "…",
+                row["tree_size"],
+                str(row["root"])[:16] + "…",
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(str(row["anchored_at"]))))
+                if row["anchored_at"]
+                else "never",
+            )
+            for row in rows
+        ],
+    )
+
+
+async def _checkpoints(network: NetworkConfig, prefix: str) -> list[dict[str, object]]:
+    from cocoon_ton.node import parse_node
+    from cocoon_ton.registry import parse_registry
+
+    rows: list[dict[str, object]] = []
+    async with LiteChain(network) as chain:
+        head = await chain.head()
+        account = await chain.account(network.registry_address, head)
+        if account.data is None:
+            raise ConfigError("the network's registry is not deployed")
+        for node in parse_registry(account.data).nodes.values():
+            if not node.account_id.hex().startswith(prefix):
+                continue
+            contract = await chain.account(node.address, head)
+            if contract.data is None:
+                continue
+            anchored = parse_node(contract.data).log
+            rows.append(
+                {
+                    "node": node.account_id.hex(),
+                    "tree_size": anchored.tree_size,
+                    "root": anchored.root.hex(),
+                    "anchored_at": anchored.anchored_at,
+                    "block": head.seqno,
+                }
+            )
+    return rows

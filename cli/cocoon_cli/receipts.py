@@ -1,0 +1,130 @@
+"""`cocoon receipts`: what was answered, what it cost, and the proof of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cocoon_cli.clients import open_client, open_ledger, run
+from cocoon_cli.options import common_options, network_option
+from cocoon_cli.output import SIMULATED, console, out, print_json, table, ton
+
+if TYPE_CHECKING:
+    from cocoon_proxy.ledger import ReceiptRow
+
+
+@click.group()
+def receipts() -> None:
+    """List, show and export receipts."""
+
+
+@receipts.command("list")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@network_option
+@common_options
+def list_receipts(limit: int, network: str, as_json: bool) -> None:
+    """List the newest receipts of the local ledger."""
+    ledger = open_ledger(network)
+    try:
+        rows = ledger.receipts(limit=limit)
+    finally:
+        ledger.close()
+    if as_json:
+        print_json({"receipts": [_document(row) for row in rows]})
+        return
+    table(
+        "Receipts",
+        ["receipt", "time", "model", "status", "cost", ""],
+        [
+            (
+                row.id.hex()[:16] + "…",
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.issued_at)),
+                row.model,
+                row.status,
+                ton(row.amount),
+                SIMULATED if row.simulated else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+@receipts.command()
+@click.argument("receipt_id")
+@network_option
+@common_options
+def show(receipt_id: str, network: str, as_json: bool) -> None:
+    """Show one receipt. RECEIPT_ID may be shortened to a unique beginning."""
+    row = _find(receipt_id, network)
+    if as_json:
+        print_json(_document(row))
+        return
+    for key, value in _document(row).items():
+        out().print(f"[bold]{key:>14}[/]  {value}")
+
+
+@receipts.command()
+@click.argument("receipt_id")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=None, help="File [default: RECEIPT_ID.json]."
+)
+@click.option(
+    "--request", type=click.Path(path_type=Path, exists=True), help="Exact request body, to include."
+)
+@click.option(
+    "--response", type=click.Path(path_type=Path, exists=True), help="Exact response body, to include."
+)
+@network_option
+@common_options
+def export(
+    receipt_id: str,
+    output: Path | None,
+    request: Path | None,
+    response: Path | None,
+    network: str,
+    as_json: bool,
+) -> None:
+    """Write an offline bundle that `cocoon verify bundle` checks without any network.
+
+    The ledger keeps no prompts and no answers; give their files to include them.
+    """
+    row = _find(receipt_id, network)
+
+    async def main() -> bytes:
+        async with open_client(network) as client:
+            return await client.export_bundle(
+                row.id.hex(),
+                request=request.read_bytes() if request else None,
+                response=response.read_bytes() if response else None,
+            )
+
+    document = run(main)
+    target = output or Path(f"{row.id.hex()[:16]}.cocoon.json")
+    target.write_bytes(document)
+    if as_json:
+        print_json({"ok": True, "bundle": str(target), "receipt": row.id.hex()})
+    else:
+        console().print(f"wrote [bold]{target}[/]; check it with: cocoon verify bundle {target} --offline")
+
+
+def _find(prefix: str, network: str) -> ReceiptRow:
+    ledger = open_ledger(network)
+    try:
+        if len(prefix) == 64:
+            return ledger.receipt(prefix)
+        rows = [r for r in ledger.receipts(limit=10_000) if r.id.hex().startswith(prefix.lower())]
+    finally:
+        ledger.close()
+    if len(rows) != 1:
+        raise click.UsageError(f"{len(rows)} receipts begin with {prefix!r}")
+    return rows[0]
+
+
+def _document(row: ReceiptRow) -> dict[str, object]:
+    document = row.to_dict()
+    for secret in ("salt", "boc", "signature"):
+        document.pop(secret, None)
+    return document

@@ -1,0 +1,242 @@
+"""Commands of auditors: `verify node`, `evidence`, `receipt`, `bundle`."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cocoon_attestation.checks import CheckList
+from cocoon_attestation.errors import ConfigError, EvidenceRejectedError, MalformedError
+from cocoon_cli.auditing import Report, audit_bundle, find_network, show_report
+from cocoon_cli.clients import open_client, run
+from cocoon_cli.options import common_options, network_option
+from cocoon_ton.network import NetworkConfig, load_network
+
+if TYPE_CHECKING:
+    from cocoon_attestation.policy import Policy
+
+MAX_EVIDENCE_FILE = 1 << 20
+
+_EXPLAIN = click.option("--explain", is_flag=True, help="Show the exact inputs of every check.")
+
+
+@click.group()
+def verify() -> None:
+    """Check a node, evidence, a receipt or a bundle.
+
+    Exit code 0: accepted, 10: rejected, 30: malformed, 40: no decision possible.
+    """
+
+
+@verify.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--network", default=None, envvar="COCOON_NETWORK", help="Name or file [default: by its registry]."
+)
+@click.option("--offline", is_flag=True, help="Use no network. Bundles never need one; this says so.")
+@_EXPLAIN
+@common_options
+def bundle(file: Path, network: str | None, offline: bool, explain: bool, as_json: bool) -> None:
+    """Check an offline bundle: receipt, keys, hardware, log and chain, as of the receipt's own time."""
+    from cocoon_attestation.bundle import parse_bundle
+
+    parsed = parse_bundle(_read(file, 64 << 20))
+    chosen = load_network(network) if network else find_network(parsed.global_id, parsed.registry)
+    show_report(audit_bundle(parsed, chosen), as_json=as_json, explain=explain)
+
+
+@verify.command()
+@click.argument("receipt_id")
+@network_option
+@_EXPLAIN
+@common_options
+def receipt(receipt_id: str, network: str, explain: bool, as_json: bool) -> None:
+    """Prove a receipt of the local ledger: fetch its proofs from node and chain and check them.
+
+    The content is not checked: the ledger does not keep it. Use `receipts export` with files for that.
+    """
+    from cocoon_attestation.bundle import parse_bundle
+
+    async def main() -> bytes:
+        async with open_client(network) as client:
+            return await client.export_bundle(receipt_id)
+
+    parsed = parse_bundle(run(main))
+    report = audit_bundle(parsed, load_network(network), content_required=False)
+    show_report(report, as_json=as_json, explain=explain)
+
+
+@verify.command()
+@click.argument("node_id", required=False)
+@network_option
+@_EXPLAIN
+@common_options
+def node(node_id: str | None, network: str, explain: bool, as_json: bool) -> None:
+    """Appraise the live evidence of NODE_ID (hex), or of every node that the registry lists.
+
+    Dials the node with a fresh nonce, exactly as a client does before it sends anything.
+    """
+    from cocoon_proxy.events import ClientEvent, EvidenceChecked
+
+    found: list[EvidenceChecked] = []
+
+    def note(event: ClientEvent) -> None:
+        if isinstance(event, EvidenceChecked):
+            found.append(event)
+
+    overrides: dict[str, object] = {"policy.nodes": node_id} if node_id else {}
+
+    async def main() -> None:
+        async with open_client(network, overrides=overrides, on_event=note) as client:
+            await client.models()
+
+    try:
+        run(main)
+    except EvidenceRejectedError:
+        if not found:
+            raise
+    checks = CheckList([check for event in found for check in event.checks])
+    report = Report(
+        subject="node",
+        accepted=bool(found) and all(event.accepted for event in found),
+        simulated=any(event.simulated for event in found),
+        network=network,
+        checks=checks,
+        facts={
+            "nodes": [event.node for event in found],
+            "expires_at": [event.expires_at for event in found],
+        },
+    )
+    show_report(report, as_json=as_json, explain=explain)
+
+
+@verify.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--network", "--registry", default=None, help="Network whose registry gives the policy.")
+@click.option(
+    "--policy", "policy_file", type=click.Path(path_type=Path, exists=True), help="Policy in TOML."
+)
+@click.option(
+    "--challenge", default=None, help="Your own nonce, 64 hex digits; without it: published evidence."
+)
+@click.option("--at", default=None, help="Time to appraise at (ISO 8601 or Unix) [default: now].")
+@_EXPLAIN
+@common_options
+def evidence(
+    file: Path,
+    network: str | None,
+    policy_file: Path | None,
+    challenge: str | None,
+    at: str | None,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Appraise serialized evidence under the policy of a registry, or of a TOML file.
+
+    Without --challenge the evidence must be the one whose digest the node recorded on chain.
+    """
+    from cocoon_attestation.appraisal import appraise
+    from cocoon_attestation.policy_toml import policy_from_toml
+
+    if (network is None) == (policy_file is None):
+        raise click.UsageError("give either --network or --policy")
+    data = _read(file, MAX_EVIDENCE_FILE)
+    nonce = _hex(challenge, 32, "--challenge") if challenge else None
+    moment = parse_time(at)
+    if policy_file is not None:
+        if nonce is None:
+            raise click.UsageError("--policy needs --challenge")
+        policy, name = policy_from_toml(policy_file.read_text()), str(policy_file)
+    else:
+        chosen = load_network(str(network))
+        policy, recorded = run(lambda: _registry_view(chosen, data))
+        name = chosen.name
+        nonce = nonce or recorded
+        if nonce is None:
+            raise ConfigError(
+                "the node's contract does not record this evidence",
+                hint="if it answers your own nonce, give --challenge",
+            )
+    try:
+        enclave = appraise(data, policy=policy, challenge=nonce, now=moment)
+    except EvidenceRejectedError as error:
+        report = Report(
+            subject="evidence",
+            accepted=False,
+            simulated=policy.simulated,
+            network=name,
+            checks=error.checks or CheckList(),
+            facts={},
+        )
+    else:
+        facts = {k: v.hex() if isinstance(v, bytes) else v for k, v in enclave.claims.items()}
+        report = Report(
+            subject="evidence",
+            accepted=True,
+            simulated=enclave.simulated,
+            network=name,
+            checks=enclave.checks,
+            facts=facts,
+        )
+    show_report(report, as_json=as_json, explain=explain)
+
+
+async def _registry_view(network: NetworkConfig, data: bytes) -> tuple[Policy, bytes | None]:
+    """The registry's policy, and the beacon challenge if the node's contract records exactly this evidence."""
+    from cocoon_attestation.binding import beacon_challenge
+    from cocoon_attestation.evidence import evidence_digest, parse_evidence
+    from cocoon_ton.chain import LiteChain
+    from cocoon_ton.registry import parse_registry, policy_from_registry
+
+    async with LiteChain(network) as chain:
+        account = await chain.account(network.registry_address)
+    if account.data is None:
+        raise ConfigError("the network's registry is not deployed")
+    state = parse_registry(account.data)
+    policy = policy_from_registry(state, network.dev_root)
+    parsed = parse_evidence(data)
+    entry = state.nodes.get(parsed.binding.node)
+    keys = [k for k in ((entry.key, entry.key.previous) if entry and entry.key else ()) if k is not None]
+    if parsed.beacon is None or not any(k.evidence_digest == evidence_digest(data) for k in keys):
+        return policy, None
+    return policy, beacon_challenge(parsed.beacon.seqno, parsed.beacon.root_hash)
+
+
+def parse_time(text: str | None) -> int:
+    """Unix seconds from ISO 8601 (with zone) or a number; None is now."""
+    if text is None:
+        return int(time.time())
+    if text.isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.UsageError(f"not a time: {text!r}") from error
+    if moment.tzinfo is None:
+        raise click.UsageError("give the time zone, for example 2026-11-22T12:00:00Z")
+    return int(moment.timestamp())
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise MalformedError(f"{path} is larger than {limit} bytes")
+    return data
+
+
+def _hex(text: str, size: int, what: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError as error:
+        raise click.UsageError(f"{what}: hex digits are needed") from error
+    if len(value) != size:
+        raise click.UsageError(f"{what}: {2 * size} hex digits are needed")
+    return value

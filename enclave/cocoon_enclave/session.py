@@ -1,0 +1,147 @@
+"""One client connection: many requests over one stream, and one writer that never makes the engine wait.
+
+While a write is under way, new text of every request waits and is merged; when the writer is idle, text
+leaves at once. So a slow reader costs fewer, larger frames, and a first token is never held back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from cocoon.v1 import inference_service_pb2 as wire
+from cocoon_attestation.errors import CocoonError, MalformedError
+from cocoon_enclave.errors import CancelledByClientError, NodeBusyError
+from cocoon_enclave.exchange import Exchange
+from cocoon_enclave.service import Service, public_message
+
+IDLE_S: Final = 900.0
+"""A session without a request for this long is ended."""
+Write = Callable[[wire.SessionResponse], Awaitable[None]]
+
+
+class Session:
+    """The server's end of one session."""
+
+    def __init__(self, service: Service, *, idle_s: float = IDLE_S) -> None:
+        self._service = service
+        self._idle_s = idle_s
+        self._exchanges: dict[int, Exchange] = {}
+        self._errors: deque[wire.SessionResponse] = deque()
+        self._ready: deque[Exchange] = deque()
+        self._queued: set[int] = set()
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._busy = True
+
+    async def run(self, requests: AsyncIterator[wire.SessionRequest], write: Write) -> None:
+        """Serve until the client is done or gone. Then whatever still runs is cancelled, and metered."""
+        service = self._service
+        if service.sessions >= service.config.limits.sessions:
+            await write(_error(0, NodeBusyError("too many sessions")))
+            return
+        service.sessions += 1
+        tasks = {
+            asyncio.ensure_future(work)
+            for work in (self._read(requests), self._write(write), self._watch_idle())
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            service.sessions -= 1
+            for task in tasks:
+                task.cancel()
+            for exchange in list(self._exchanges.values()):
+                exchange.stop(CancelledByClientError("the session ended"))
+            # A broken connection shows as an exception in the reader or the writer: both mean "ended".
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, requests: AsyncIterator[wire.SessionRequest]) -> None:
+        async for message in requests:
+            self.receive(message)
+        # The client sends no more, but may wait for what it asked for.
+        await self._empty.wait()
+
+    async def _watch_idle(self) -> None:
+        """End after a while without requests."""
+        idle = False
+        while not (idle and self._empty.is_set()):
+            idle = self._empty.is_set() and not self._busy
+            self._busy = False
+            await asyncio.sleep(self._idle_s / 2)
+
+    def receive(self, message: wire.SessionRequest) -> None:
+        """Act on one frame from the client."""
+        self._busy = True
+        number = message.request_number
+        kind = message.WhichOneof("frame")
+        if kind == "cancel":
+            exchange = self._exchanges.get(number)
+            if exchange is not None:
+                exchange.stop(CancelledByClientError("the client cancelled the request"))
+            return
+        try:
+            if kind != "open":
+                raise MalformedError("a session frame without content")
+            self._check(number, message.open)
+        except CocoonError as error:
+            self._errors.append(_error(number, error))
+            self._wake.set()
+            return
+        exchange = Exchange(self._service, number, message.open, self._notify)
+        self._exchanges[number] = exchange
+        self._empty.clear()
+        self._service.active += 1
+        task = asyncio.create_task(exchange.run())
+        task.add_done_callback(lambda _: self._ended(exchange))
+        self._service.keep(task)
+
+    def _check(self, number: int, sealed: bytes) -> None:
+        limits = self._service.config.limits
+        if number in self._exchanges:
+            raise MalformedError("a request number is used twice")
+        if len(sealed) > limits.sealed_bytes:
+            raise MalformedError("the sealed request is too long")
+        if len(self._exchanges) >= limits.requests_per_session:
+            raise NodeBusyError("too many requests in this session")
+        self._service.check_open()
+
+    def _notify(self, exchange: Exchange) -> None:
+        if exchange.number not in self._queued:
+            self._queued.add(exchange.number)
+            self._ready.append(exchange)
+        self._wake.set()
+
+    def _ended(self, exchange: Exchange) -> None:
+        """The work is over; the last frame may still wait for the writer."""
+        self._service.active -= 1
+        if exchange.done or exchange.number not in self._queued:
+            self._forget(exchange)
+
+    def _forget(self, exchange: Exchange) -> None:
+        if self._exchanges.get(exchange.number) is exchange:
+            del self._exchanges[exchange.number]
+        if not self._exchanges:
+            self._empty.set()
+
+    async def _write(self, write: Write) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._errors:
+                await write(self._errors.popleft())
+            while self._ready:
+                exchange = self._ready.popleft()
+                self._queued.discard(exchange.number)
+                for frame in exchange.take():
+                    await write(frame)
+                if exchange.done:
+                    self._forget(exchange)
+
+
+def _error(number: int, error: CocoonError) -> wire.SessionResponse:
+    code = wire.SessionError(code=error.code, message=public_message(error))
+    return wire.SessionResponse(request_number=number, error=code)
