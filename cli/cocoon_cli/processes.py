@@ -81,6 +81,13 @@ class ManagedProcess:
         self.ready = dict(document)
         return self.ready
 
+    def stdout_fd(self) -> int:
+        """Descriptor of the child's stdout, for reading what follows the ready line."""
+        stdout = self._require().stdout
+        if stdout is None:
+            raise UnavailableError(f"{self.name} has no output")
+        return stdout.fileno()
+
     def running(self) -> bool:
         """True while the child lives."""
         return self._process is not None and self._process.poll() is None

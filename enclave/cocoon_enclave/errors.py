@@ -93,9 +93,7 @@ class ChannelUnknownError(PaymentError):
 
 
 class ChannelUnusableError(PaymentError):
-    """The channel is closing, belongs to another node or network, or has a history this enclave cannot
-    check.
-    """
+    """The channel is closing, is with another node or network, or has a history nobody can check."""
 
     code = "channel_unusable"
     default_hint = "open a new channel with this node"

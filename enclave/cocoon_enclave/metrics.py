@@ -1,5 +1,4 @@
-"""Counters for the operator. Coarse, and without a label that could name a client, a channel or a request.
-"""
+"""Counters for the operator: coarse, and without a label that could name a client or a request."""
 
 from __future__ import annotations
 

@@ -17,8 +17,7 @@ from cocoon_enclave.session import Session
 
 
 class EvidenceMaker:
-    """Makes evidence for the current keyset, one at a time: hardware answers one request at a time anyway.
-    """
+    """Makes evidence for the current keyset, one at a time, as hardware does."""
 
     def __init__(self, service: Service, attester: Attester) -> None:
         self._service = service

@@ -1,5 +1,4 @@
-"""From a configuration to a serving enclave, in this order: verify, load, check the state, measure, make
-keys, serve.
+"""From a configuration to a serving enclave: verify, load, check the state, measure, make keys, serve.
 
 Nothing is measured before the model's files were verified, nothing is served before the state was checked.
 """

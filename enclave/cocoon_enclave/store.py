@@ -37,9 +37,7 @@ CREATE TABLE checkpoints (
   binding_hash BLOB NOT NULL) STRICT;
 """
 _AMOUNT_SIZE: Final = 16
-"""Amounts are 16-byte big-endian blobs: Coins has 120 bits, SQLite's integers 63; blobs compare the same
-way.
-"""
+"""Amounts are 16-byte big-endian blobs: they need 120 bits, SQLite's integers have 63."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,8 +102,7 @@ class Table:
         return [Table(item, self._full(key), self._base) for item in value]
 
     def fill(self, defaults: T) -> T:
-        """A flat dataclass of numbers and texts: `defaults` with the table's keys put in. Ends the table.
-        """
+        """A flat dataclass of numbers and texts: `defaults` with the table's keys. Ends the table."""
         values: dict[str, object] = {}
         for spec in fields(defaults):
             default = getattr(defaults, spec.name)

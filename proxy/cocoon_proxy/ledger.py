@@ -24,6 +24,7 @@ from cocoon_proxy.ledger_rows import (
     SCHEMA,
     SCHEMA_VERSION,
     ChannelRow,
+    DisputeRow,
     EvidenceRow,
     ReceiptRow,
     RequestRow,
@@ -32,7 +33,7 @@ from cocoon_proxy.ledger_rows import (
 )
 from cocoon_proxy.runs import Run
 
-__all__ = ["ChannelRow", "EvidenceRow", "Ledger", "ReceiptRow", "RequestRow"]
+__all__ = ["ChannelRow", "DisputeRow", "EvidenceRow", "Ledger", "ReceiptRow", "RequestRow"]
 
 DAY_S: Final = 86_400
 
@@ -182,6 +183,12 @@ class Ledger:
                 "INSERT OR REPLACE INTO disputes VALUES (?,?,?,?)",
                 (id, signed.receipt, signed.signature, failed),
             )
+
+    def disputes(self) -> tuple[DisputeRow, ...]:
+        """All receipts that failed their checks."""
+        with self._lock:
+            rows = self._db.execute("SELECT * FROM disputes").fetchall()
+        return tuple(DisputeRow(**dict(row)) for row in rows)
 
     def recover(self) -> int:
         """Mark unfinished requests of processes that ended as lost; returns how many there were."""

@@ -125,6 +125,17 @@ class EvidenceRow:
     seen_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisputeRow:
+    """A signed receipt that failed its checks: proof against the node."""
+
+    request: bytes
+    boc: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    failed: str
+    """Ids of the failed checks, separated by commas."""
+
+
 def channel_row(row: sqlite3.Row) -> ChannelRow:
     """A row of ``channels``."""
     account = {key: int(row[key]) for key in ("cap", "cumulative", "verified", "lost", "in_flight")}

@@ -156,13 +156,17 @@ class RequestStream:
         self._frames.put_nowait(frame)
 
     async def next(self, timeout_s: float) -> Frame:
-        """The next frame; a LOST frame if none comes in time. Nothing follows FINAL, ERROR or LOST."""
+        """The next frame. Nothing follows FINAL, ERROR or LOST.
+
+        If none comes in time, the node is told to stop and a LOST frame is made here; the node's own
+        last frame may still be read after that.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 frame = await self._frames.get()
         except TimeoutError:
             self.cancel()
-            frame = Frame(kind=FrameKind.LOST, code="stalled", message="the node stopped answering")
+            return Frame(kind=FrameKind.LOST, code="stalled", message="the node stopped answering")
         self._link.machine.consumed(self.number, len(frame.payload))
         self.ended = frame.kind not in (FrameKind.HEAD, FrameKind.DATA)
         return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from cocoon_proxy.events import Completed
@@ -28,3 +29,13 @@ class Answer:
     content_type: str
     body: bytes = field(repr=False)
     completed: Completed
+
+    @property
+    def text(self) -> str:
+        """The generated text of the first choice of a JSON answer; empty if there is none."""
+        try:
+            choice = json.loads(self.body)["choices"][0]
+            found = choice["message"]["content"] if "message" in choice else choice["text"]
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return ""
+        return found if isinstance(found, str) else ""

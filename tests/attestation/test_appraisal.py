@@ -22,12 +22,13 @@ from cocoon_attestation.checks import Verdict
 from cocoon_attestation.errors import ConfigError, EvidenceRejectedError, MalformedError
 from cocoon_attestation.reference import TeeKind
 from cocoon_attestation.rtmr3 import RuntimeEvent, replay
-from cocoon_attestation.tdx import verify
+from cocoon_attestation.tdx import platform as platform_checks
 from cocoon_attestation.tdx.dcap import DcapError, DcapResult, dcap_verify
 from cocoon_attestation.verified import VerifiedEnclave
 from cocoon_enclave.attestation import simulated_pki as pki
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_enclave.attestation.simulated_quote import certify, encode_quote
+from cocoon_enclave.attestation.simulated_statements import qe_identity_json, tcb_info_json
 
 EXPECTED_CHECKS = {
     "policy.validity",
@@ -81,7 +82,7 @@ def test_good_evidence_is_accepted(lab: Any) -> None:
     assert enclave.simulated is True
     assert enclave.policy_digest == lab.policy().digest
     assert enclave.claims["tcb_status"] == "UpToDate"
-    assert enclave.platform_id == verify.platform_id(TeeKind.TDX, lab.platform.ppid)
+    assert enclave.platform_id == platform_checks.platform_id(TeeKind.TDX, lab.platform.ppid)
 
 
 def test_td15_quote_of_version_5_is_accepted(lab: Any) -> None:
@@ -298,14 +299,14 @@ def collateral_with(lab: Any, **fields: Any) -> evidence_pb2.TdxCollateral:
 
 def signed_tcb_info(lab: Any, **arguments: Any) -> evidence_pb2.TdxCollateral:
     values = {"now": lab.now - 300, "days": 30, "evaluation": 19, **arguments}
-    text = pki.tcb_info_json(values.pop("tcb", lab.platform.tcb), **values)
+    text = tcb_info_json(values.pop("tcb", lab.platform.tcb), **values)
     signature = pki.sign_raw(lab.platform.tcb_signer.key, text.encode())
     return collateral_with(lab, tcb_info=text, tcb_info_signature=signature)
 
 
 def signed_qe_identity(lab: Any, **arguments: Any) -> evidence_pb2.TdxCollateral:
     values = {"now": lab.now - 300, "days": 30, "evaluation": 19, "isv_svn": 6, **arguments}
-    text = pki.qe_identity_json(**{"mrsigner": lab.platform.qe_mrsigner, **values})
+    text = qe_identity_json(**{"mrsigner": lab.platform.qe_mrsigner, **values})
     signature = pki.sign_raw(lab.platform.tcb_signer.key, text.encode())
     return collateral_with(lab, qe_identity=text, qe_identity_signature=signature)
 
@@ -460,7 +461,7 @@ def test_disagreement_of_the_two_parsers(lab: Any, monkeypatch: pytest.MonkeyPat
         result = dcap_verify(*args, **kwargs)
         return dataclasses.replace(result, report={**result.report, "mrtd": bytes(48)})
 
-    monkeypatch.setattr(verify, "dcap_verify", lying)
+    monkeypatch.setattr(platform_checks, "dcap_verify", lying)
     assert lab.failures() == ("tdx.consistency",)
 
 
@@ -471,7 +472,7 @@ def test_disagreement_on_other_facts(
     lab: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(
-        verify, "dcap_verify", lambda *a, **k: dataclasses.replace(dcap_verify(*a, **k), **change)
+        platform_checks, "dcap_verify", lambda *a, **k: dataclasses.replace(dcap_verify(*a, **k), **change)
     )
     assert lab.failures() == ("tdx.consistency",)
 
@@ -480,7 +481,7 @@ def test_failure_of_the_library_is_a_failed_check(lab: Any, monkeypatch: pytest.
     def broken(*args: Any, **kwargs: Any) -> DcapResult:
         raise DcapError("dcap-qvl: internal failure")
 
-    monkeypatch.setattr(verify, "dcap_verify", broken)
+    monkeypatch.setattr(platform_checks, "dcap_verify", broken)
     assert lab.failures() == ("tdx.chain",)
 
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError
@@ -297,8 +298,6 @@ def test_missing_revocation_list_fails_or_is_visible(guest: Guest) -> None:
 
 
 def test_revoked_intermediate_and_leaf_fail(guest: Guest) -> None:
-    from cryptography import x509
-
     serial = x509.load_der_x509_certificate(guest.chip.certificate).serial_number
     for revoked in (guest.amd.ask.serial_number, serial):
         crl = guest.amd.crl(revoked=[revoked])

@@ -14,7 +14,11 @@ from cocoon_attestation.roots import pinned
 from cocoon_attestation.roots.amd import ARK_SHA256, amd_intermediates, amd_root
 from cocoon_attestation.snp import certificates, leaf
 from cocoon_attestation.snp.report import Product, parse_snp_report, parse_tcb
+from cocoon_enclave.attestation.simulated_gpu_pki import seeded_random
 from cocoon_enclave.attestation.simulated_snp import ReportFields, SimulatedAmd, encode_tcb
+
+
+CERTIFICATE = SimulatedAmd(now=1_800_000_000, rng=seeded_random(b"leaf")).chip().certificate
 
 
 def encode(**changes: Any) -> bytes:
@@ -111,8 +115,8 @@ def test_tcb_has_eight_bytes() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_changed_certificate_is_a_leaf_or_malformed(amd: SimulatedAmd, data: st.DataObject) -> None:
-    raw = bytearray(amd.chip().certificate)
+def test_any_changed_certificate_is_a_leaf_or_malformed(data: st.DataObject) -> None:
+    raw = bytearray(CERTIFICATE)
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -166,10 +170,10 @@ def test_size_limits_hold_before_parsing(amd: SimulatedAmd) -> None:
     with pytest.raises(MalformedError, match="too long"):
         leaf.parse_leaf(bytes(leaf.MAX_CERTIFICATE + 1))
     with pytest.raises(MalformedError, match="too long"):
-        certificates.parse_issuers(b" " * (certificates.MAX_CHAIN + 1))
+        certificates.parse_issuers(b"x" * (certificates.MAX_CHAIN + 1))
     with pytest.raises(MalformedError, match="too long"):
         certificates.parse_crl(bytes(certificates.MAX_CRL + 1))
-    with pytest.raises(MalformedError, match="one intermediate"):
+    with pytest.raises(MalformedError, match="1 to 2 certificates"):
         certificates.parse_issuers(amd.chain_pem * 2)
 
 

@@ -14,11 +14,13 @@ from cocoon_attestation.tdx.quote import (
     BODY_TD10,
     BODY_TD15,
     MAX_QUOTE,
+    parse_quote,
+)
+from cocoon_attestation.tdx.report import (
     TD10_SIZE,
     TD15_SIZE,
     TdReport,
     parse_enclave_report,
-    parse_quote,
     parse_td_report,
 )
 

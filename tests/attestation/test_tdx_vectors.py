@@ -21,9 +21,11 @@ from cocoon_attestation.policy import Policy
 from cocoon_attestation.reference import Release
 from cocoon_attestation.roots import intel_root
 from cocoon_attestation.tdx.collateral import parse_collateral
-from cocoon_attestation.tdx.quote import TdReport, parse_quote
+from cocoon_attestation.tdx.platform import TdxPlatform
+from cocoon_attestation.tdx.quote import parse_quote
+from cocoon_attestation.tdx.report import TdReport
 from cocoon_attestation.tdx.validate import validate_td_report
-from cocoon_attestation.tdx.verify import TdxPlatform, verify_quote
+from cocoon_attestation.tdx.verify import verify_quote
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
 

@@ -44,7 +44,7 @@ from cocoon_proxy.client import AsyncClient
 from cocoon_proxy.config import ClientConfig, PaymentConfig, SessionConfig
 from cocoon_proxy.events import ClientEvent
 from cocoon_ton.cells import write_dict
-from cocoon_ton.channel import ChannelIdentity
+from cocoon_ton.channel import ChannelIdentity, ChannelState
 from cocoon_ton.errors import InsufficientFundsError
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import NodeIdentity, RegistryParameters
@@ -135,7 +135,9 @@ class FakeChain:
         """None are kept."""
         return []
 
-    async def export_proof(self, addresses: Sequence[Address], at: BlockRef | None = None) -> dict[str, Any]:
+    async def export_proof(
+        self, addresses: Sequence[Address], at: BlockRef | None = None
+    ) -> dict[str, Any]:
         """A stand-in: what matters to the client is that it asks for the right accounts."""
         return {"format": "test", "accounts": [f"0:{a.hash_part.hex()}" for a in addresses]}
 
@@ -144,9 +146,7 @@ class FakeChain:
         raise AssertionError("nothing sends external messages here")
 
     def _block(self) -> BlockRef:
-        return BlockRef(
-            seqno=self.seqno, root_hash=bytes(32), file_hash=bytes(32), utime=int(time.time())
-        )
+        return BlockRef(seqno=self.seqno, root_hash=bytes(32), file_hash=bytes(32), utime=int(time.time()))
 
 
 class FakeTreasury:
@@ -180,6 +180,15 @@ class FakeTreasury:
                 account.code, account.data = state_init.code, state_init.data
         if self.crash_after and key.startswith(self.crash_after):
             raise RuntimeError("the process died here")
+
+
+def channel_data(state: ChannelState, *, close_at: int) -> Cell:
+    """Data of a channel with another close time."""
+    data = state.identity.initial_data
+    slice_ = data.begin_parse()
+    builder = Builder().store_uint(slice_.load_uint(32), 32).store_coins(slice_.load_coins())
+    slice_.load_uint(32)
+    return builder.store_uint(close_at, 32).store_slice(slice_).end_cell()
 
 
 # ---- registry
@@ -343,6 +352,7 @@ class FakeEnclave:
         self.used: dict[bytes, int] = {}
         self.seen_ids: set[bytes] = set()
         self.port = 0
+        self.clock: Callable[[], float] = time.time
         self._listing = listing
         self._server: grpc.aio.Server | None = None
         self.new_keys()
@@ -463,7 +473,7 @@ class FakeEnclave:
         prices = self._listing.get("prices", PRICES)
         cost = amount(prices, usage)
         self.used[channel] = self.used.get(channel, 0) + cost
-        now = int(time.time())
+        now = int(self.clock())
         receipt = Receipt(
             node=self.node,
             binding_hash=self.binding.hash,
@@ -639,6 +649,7 @@ class Network:
     async def add_enclave(self, **listing: Any) -> FakeEnclave:
         """Start one more enclave and list it."""
         enclave = FakeEnclave(self.platform, self.genesis.address, len(self.enclaves), **listing)
+        enclave.clock = self.clock
         await enclave.start()
         self.enclaves.append(enclave)
         self.publish()

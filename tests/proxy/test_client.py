@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cocoon_attestation.errors import ConfigError, EvidenceRejectedError, PaymentError
+from cocoon_attestation.payment import parse_authorization
 from cocoon_proxy import events as e
+from cocoon_proxy.config import PolicyOverrides
+from cocoon_proxy.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    NodeBusyError,
+    NoEligibleNodeError,
+    OutcomeUnknownError,
+    SpendLimitError,
+)
+from cocoon_proxy.sync import Client
+from cocoon_ton.channel import ChannelState, parse_channel
+from cocoon_ton.errors import ChainUnavailableError
 
 if TYPE_CHECKING:
     from tests.proxy.harness import FakeEnclave, Network
@@ -36,7 +52,530 @@ async def test_a_streamed_answer_arrives_with_a_verified_receipt(
         stored = await client.receipt(done.receipt_id)
         assert stored["amount"] == done.amount
     kinds = [type(event) for event in network.events]
-    for kind in (e.RegistryRead, e.EvidenceChecked, e.ChannelOpened, e.RequestSealed, e.FirstData, e.ReceiptVerified):
+    for kind in (
+        e.RegistryRead,
+        e.EvidenceChecked,
+        e.ChannelOpened,
+        e.RequestSealed,
+        e.FirstData,
+        e.ReceiptVerified,
+    ):
         assert kind in kinds
     checks = network.of(e.EvidenceChecked)[0].checks
     assert "tls.spki" in {check.id for check in checks}
+
+
+async def test_an_answer_in_one_piece_keeps_every_byte(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body(stream=False))
+    document = json.loads(answer.body)
+    assert document["choices"][0]["message"]["content"] == "Hello there!"
+    assert document["unknown_member"] == [1, {"kept": True}]
+    assert answer.text == "Hello there!"
+
+
+async def test_chat_builds_the_body(network: Network, enclave: FakeEnclave) -> None:
+    async with network.client() as client:
+        answer = await client.chat([{"role": "user", "content": "hi"}], model="tiny", temperature=0)
+    sent = json.loads(enclave.requests[0].body)
+    assert sent == {
+        "temperature": 0, "model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": False,
+    }  # fmt: skip
+    assert answer.completed.usage.completion == 3
+
+
+async def test_requests_share_session_and_channel(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        for _ in range(3):
+            await client.complete(CHAT, harness.body())
+        (channel,) = await client.channels()
+    assert enclave.sessions == enclave.evidence_calls == 1
+    assert len(network.of(e.ChannelOpened)) == 1
+    total = sum(receipt.amount for receipt in enclave.receipts)
+    assert channel.account.cumulative == channel.account.verified == total
+    assert (channel.account.lost, channel.account.in_flight) == (0, 0)
+    assert len({request.request_id for request in enclave.requests}) == 3
+    assert len({request.receipt_salt for request in enclave.requests}) == 3
+
+
+async def test_many_requests_at_once_on_one_session(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        answers = await asyncio.gather(*(client.complete(CHAT, harness.body(f"n{i}")) for i in range(24)))
+        (channel,) = await client.channels()
+    assert len({answer.completed.receipt_id for answer in answers}) == 24
+    assert enclave.sessions == 1
+    assert channel.account.verified == channel.account.cumulative
+    caps = [parse_authorization(r.payment.authorization.authorization).cap for r in enclave.requests]
+    assert max(caps) <= channel.deposit + channel.account.verified
+
+
+async def test_a_client_that_comes_back_uses_its_channel(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    for _ in range(2):
+        async with network.client() as client:
+            await client.complete(CHAT, harness.body())
+            assert len(await client.channels()) == 1
+    assert len(network.treasury.done) == 1
+
+
+async def test_models_are_those_of_verified_nodes(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    await network.add_enclave()
+    async with network.client() as client:
+        (model,) = await client.models()
+    assert (model.name, model.digest, model.context_length) == ("tiny", harness.MODEL, harness.CONTEXT)
+    assert set(model.nodes) == {found.node.hex() for found in network.enclaves}
+
+
+async def test_status_names_sessions_and_spending(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        status = await client.status()
+    assert status["simulated"] is True
+    assert status["spent_today_nanoton"] == enclave.receipts[0].amount
+    assert [session["node"] for session in status["sessions"]] == [enclave.node.hex()]
+    json.dumps(status)
+
+
+async def test_the_blocking_client_does_the_same(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    def work() -> None:
+        settings = {"wallet": network.treasury, "chain": network.chain}
+        with Client(network.config, network.home, config=network.client().config, **settings) as client:
+            got = list(client.stream(CHAT, harness.body()))
+            assert isinstance(got[-1], e.Completed)
+            assert client.chat([{"role": "user", "content": "x"}], model="tiny").text == "Hello there!"
+            assert client.models()[0].name == "tiny"
+            for _ in client.stream(CHAT, harness.body()):
+                break
+
+    await asyncio.to_thread(work)
+    assert len(enclave.requests) == 3
+
+
+# ---- what cannot be sent
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [b"", b"[]", b"{}", b'{"model": 1}', b'{"model": "tiny", "stream": "yes"}', b"[" * 100_000],
+)
+async def test_a_body_that_is_no_request_is_refused_here(
+    network: Network, enclave: FakeEnclave, request_body: bytes
+) -> None:
+    async with network.client() as client:
+        with pytest.raises(InvalidRequestError):
+            await client.complete(CHAT, request_body)
+    assert not enclave.sealed_seen
+
+
+async def test_unknown_endpoint_and_model(network: Network, enclave: FakeEnclave, harness: Any) -> None:
+    async with network.client() as client:
+        with pytest.raises(InvalidRequestError):
+            await client.complete("/v1/other", harness.body())
+        with pytest.raises(ModelNotFoundError):
+            await client.complete(CHAT, harness.body(model="gpt-none"))
+        with pytest.raises(ModelNotFoundError):
+            await client.complete(CHAT, harness.body(model="tiny@" + "00" * 32))
+        await client.complete(CHAT, harness.body(model="tiny@" + harness.MODEL.hex()))
+
+
+async def test_a_network_without_nodes_says_why(network: Network, harness: Any) -> None:
+    network.publish()
+    async with network.client() as client:
+        with pytest.raises(NoEligibleNodeError):
+            await client.complete(CHAT, harness.body())
+        with pytest.raises(NoEligibleNodeError):
+            await client.models()
+
+
+async def test_caps_and_funds_stop_a_request_before_it_is_sealed(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    config = network.client().config
+    low = replace(config, payment=replace(config.payment, request_cap=10))
+    async with network.client(low) as client:
+        with pytest.raises(SpendLimitError):
+            await client.complete(CHAT, harness.body())
+    network.treasury.funds = 5
+    async with network.client() as client:
+        with pytest.raises(PaymentError):
+            await client.complete(CHAT, harness.body())
+    network.treasury.funds = 100 * harness.TON
+    daily = replace(config, payment=replace(config.payment, daily_cap=1))
+    async with network.client(daily) as client:
+        with pytest.raises(SpendLimitError):
+            await client.complete(CHAT, harness.body())
+    assert not enclave.sealed_seen
+
+
+async def test_policy_overrides_only_tighten(network: Network, enclave: FakeEnclave, harness: Any) -> None:
+    for overrides in (
+        PolicyOverrides(refuse_simulated=True),
+        PolicyOverrides(releases=("11" * 32,)),
+        PolicyOverrides(releases=("not hex",)),
+    ):
+        async with network.client(policy_overrides=overrides) as client:
+            with pytest.raises(ConfigError):
+                await client.complete(CHAT, harness.body())
+    for overrides in (
+        PolicyOverrides(denied_nodes=(enclave.node.hex(),)),
+        PolicyOverrides(nodes=("22" * 32,)),
+        PolicyOverrides(max_prompt_price=1),
+    ):
+        async with network.client(policy_overrides=overrides) as client:
+            with pytest.raises(NoEligibleNodeError):
+                await client.complete(CHAT, harness.body())
+    async with network.client(policy_overrides=PolicyOverrides(min_tcb_evaluation=99)) as client:
+        with pytest.raises(EvidenceRejectedError):
+            await client.complete(CHAT, harness.body())
+    assert not enclave.sealed_seen
+
+
+# ---- sessions
+
+
+async def test_an_expired_session_is_appraised_again(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        network.clock_offset = 595.0
+        await client.complete(CHAT, harness.body())
+    assert (enclave.evidence_calls, enclave.sessions) == (2, 2)
+
+
+async def test_a_restarted_node_is_appraised_again(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        port = enclave.port
+        await enclave.stop()
+        enclave.new_keys()
+        await enclave.start(port)
+        network.publish()
+        await wait_for(lambda: bool(network.of(e.SessionEnded)))
+        answer = await client.complete(CHAT, harness.body())
+    assert answer.completed.amount > 0
+    hashes = {receipt.binding_hash for receipt in enclave.receipts}
+    assert len(hashes) == 2
+
+
+async def test_new_seal_keys_behind_the_same_connection_are_noticed(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        tls = enclave.tls_key, enclave.tls_certificate, enclave.binding.tls_spki_hash
+        enclave.new_keys()
+        enclave.tls_key, enclave.tls_certificate, _ = tls
+        enclave.binding = replace(enclave.binding, tls_spki_hash=tls[2])
+        await client.complete(CHAT, harness.body())
+    assert enclave.evidence_calls == 2
+    assert len(enclave.requests) == 2
+
+
+async def test_a_revocation_ends_the_use_of_a_session(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        other = replace(network.genesis, models={harness.MODEL: "tiny", b"\x09" * 32: "other"})
+        network.genesis, before = other, network.genesis
+        network.chain.accounts[before.address.hash_part] = network.chain.accounts[before.address.hash_part]
+        data = harness.registry_cell(other, [enclave.listing], int(network.clock()))
+        network.chain.accounts[before.address.hash_part].data = data
+        network.clock_offset = 61.0
+        await client.complete(CHAT, harness.body())
+        assert enclave.evidence_calls == 2
+        revoked = replace(other, models={b"\x09" * 32: "other"})
+        data = harness.registry_cell(revoked, [enclave.listing], int(network.clock()))
+        network.chain.accounts[before.address.hash_part].data = data
+        network.clock_offset = 122.0
+        with pytest.raises(ModelNotFoundError):
+            await client.complete(CHAT, harness.body())
+
+
+async def test_the_chain_may_be_away_for_a_while_but_not_longer(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        network.chain.fail = ChainUnavailableError("gone")
+        network.clock_offset = 120.0
+        await client.complete(CHAT, harness.body())
+        network.clock_offset = 601.0
+        with pytest.raises(ChainUnavailableError):
+            await client.complete(CHAT, harness.body())
+
+
+# ---- moving on, and not
+
+
+async def test_a_dead_node_is_left_for_another(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    second = await network.add_enclave(
+        prices=harness.PriceList(prompt=10**9, cached=10**9, completion=10**9)
+    )
+    await enclave.stop()
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+        assert answer.completed.node == second.node.hex()
+        await client.complete(CHAT, harness.body())
+    (moved,) = network.of(e.FailedOver)
+    assert (moved.node, moved.code) == (enclave.node.hex(), "node_unavailable")
+
+
+async def test_a_busy_node_is_left_for_another_and_costs_nothing(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    dear = harness.PriceList(prompt=10**9, cached=10**9, completion=10**9)
+    second = await network.add_enclave(prices=dear)
+    enclave.script.error = ["node_busy"]
+    enclave.script.refuse = [(429, "node_busy")]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+        assert answer.completed.node == second.node.hex()
+        network.clock_offset = 10.0
+        await client.complete(CHAT, harness.body())
+        channels = {row.node: row.account for row in await client.channels()}
+    assert channels[enclave.node].verified == channels[enclave.node].in_flight == 0
+
+
+async def test_only_busy_nodes_give_an_error_that_may_be_retried(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.error = ["node_busy"]
+    async with network.client() as client:
+        with pytest.raises(NodeBusyError):
+            await client.complete(CHAT, harness.body())
+        with pytest.raises(NoEligibleNodeError) as caught:
+            await client.complete(CHAT, harness.body())
+    assert caught.value.details["reasons"] == {enclave.node.hex(): "failed recently (node_busy)"}
+
+
+async def test_a_channel_that_the_node_has_not_seen_yet_is_waited_for(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(402, "channel_unknown"), (402, "channel_unknown")]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+    assert answer.status == 200
+    assert len(enclave.requests) == 3
+    assert len(network.of(e.ReceiptVerified)) == 3
+
+
+async def test_a_channel_with_too_little_is_topped_up_once(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(402, "balance_too_low")]
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+    assert len(network.of(e.ChannelToppedUp)) == 1
+
+
+async def test_an_unusable_channel_is_replaced(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(402, "channel_unusable")]
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        states = sorted(row.state for row in await client.channels())
+    assert states == ["open", "refused"]
+
+
+async def test_an_error_of_the_model_passes_with_its_body(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(400, "context_length_exceeded")]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["code"] == "context_length_exceeded"
+    assert answer.completed.amount == 0
+
+
+async def test_a_cut_answer_is_never_repeated_by_itself(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    await network.add_enclave()
+    for script in (enclave.script, network.enclaves[1].script):
+        script.die_after = 2
+    async with network.client() as client:
+        events = client.stream(CHAT, harness.body())
+        got = [await anext(events) for _ in range(3)]
+        with pytest.raises(OutcomeUnknownError):
+            await anext(events)
+        await wait_for(lambda: any(row.account.lost for row in client.ledger.channels()))
+        (row,) = await client.channels()
+    assert [type(event) for event in got] == [e.Head, e.Data, e.Data]
+    assert sum(len(found.requests) for found in network.enclaves) == 1
+    assert row.account.lost > 0
+    assert row.account.in_flight == 0
+
+
+async def test_the_cost_of_a_lost_answer_is_known_from_the_next_receipt(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        enclave.script.die_after = 3
+        with pytest.raises(OutcomeUnknownError):
+            await client.complete(CHAT, harness.body())
+        enclave.script.die_after = None
+        network.clock_offset = 30.0
+        answer = await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+    lost, billed = enclave.receipts[0].amount, enclave.receipts[1].amount
+    assert answer.completed.amount == billed
+    assert row.account.cumulative == lost + billed
+    assert row.account.verified == billed
+
+
+async def test_a_node_that_stops_answering_is_noticed(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.stall_after = 1
+    config = network.client().config
+    config = replace(config, session=replace(config.session, stall_seconds=1))
+    async with network.client(config) as client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.complete(CHAT, harness.body())
+        await wait_for(lambda: enclave.cancelled == [1])
+    assert caught.value.details["reason"] == "stalled"
+
+
+async def test_closing_the_stream_cancels_the_work_and_still_books_the_receipt(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.words = tuple(f"w{i}" for i in range(50))
+    async with network.client() as client:
+        events = client.stream(CHAT, harness.body(max_tokens=100))
+        await anext(events)
+        await anext(events)
+        await events.aclose()
+        await wait_for(lambda: bool(network.of(e.ReceiptVerified)))
+        (row,) = await client.channels()
+    assert enclave.cancelled == [1]
+    assert row.account.verified == enclave.receipts[0].amount
+
+
+async def test_a_cancelled_request_without_receipt_is_lost_not_forgotten(
+    network: Network, enclave: FakeEnclave, harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cocoon_proxy.exchange.DRAIN_S", 0.2)
+    enclave.script.stall_after = 1
+    async with network.client() as client:
+        task = asyncio.create_task(client.complete(CHAT, harness.body()))
+        await wait_for(lambda: bool(network.of(e.FirstData)))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await wait_for(lambda: client.ledger.channels()[0].account.lost > 0)
+
+
+async def test_a_client_that_closes_mid_answer_leaves_no_open_request(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.stall_after = 1
+    async with network.client() as client:
+        task = asyncio.create_task(client.complete(CHAT, harness.body()))
+        await wait_for(lambda: bool(network.of(e.FirstData)))
+    with pytest.raises(OutcomeUnknownError):
+        await task
+    async with network.client() as client:
+        (row,) = await client.channels()
+    assert row.account.in_flight == 0
+    assert row.account.lost > 0
+
+
+# ---- money that is interrupted
+
+
+@pytest.mark.parametrize("moment", ["channel-open", "channel-top-up"])
+async def test_a_crash_while_paying_pays_once(
+    network: Network, enclave: FakeEnclave, harness: Any, moment: str
+) -> None:
+    if moment == "channel-top-up":
+        enclave.script.refuse = [(402, "balance_too_low")]
+    network.treasury.crash_after = moment
+    with pytest.raises(RuntimeError):
+        async with network.client() as client:
+            await client.complete(CHAT, harness.body())
+    network.treasury.crash_after = ""
+    paid = dict(network.treasury.done)
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+    assert network.treasury.done == paid
+    assert row.state == "open"
+
+
+async def test_a_channel_is_closed_in_two_steps(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+        account = network.chain.accounts[row.id]
+        closing = ChannelState(identity=parse_channel(account.data).identity, paid=0, close_at=0)
+
+        async def start(key: str, **_: Any) -> None:
+            account.data = harness.channel_data(closing, close_at=int(network.clock()) + 600)
+
+        network.treasury.transfer = start  # type: ignore[method-assign]
+        when = await client.start_close(row.id)
+        assert when > network.clock()
+        with pytest.raises(PaymentError):
+            await client.finish_close(row.id)
+        network.clock_offset = 700.0
+
+        async def finish(key: str, **_: Any) -> None:
+            account.data = harness.channel_data(closing, close_at=0xFFFFFFFF)
+
+        network.treasury.transfer = finish  # type: ignore[method-assign]
+        await client.finish_close(row.id)
+        assert (await client.channels())[0].state == "closed"
+
+
+# ---- nothing leaks
+
+
+async def test_no_content_reaches_events_files_or_the_wire(
+    network: Network, enclave: FakeEnclave, harness: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    request, marker = harness.random_body()
+    enclave.script.words = (f"answer-{marker.decode()}",)
+    async with network.client() as client:
+        await client.complete(CHAT, request)
+        enclave.script.die_after = 1
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.complete(CHAT, request)
+    assert marker in enclave.requests[0].body
+    assert marker.decode() not in "".join(repr(event) for event in network.events)
+    assert marker.decode() not in caplog.text + repr(caught.value) + repr(caught.value.details)
+    assert all(marker not in sealed for sealed in enclave.sealed_seen)
+    files = [path for path in network.home.rglob("*") if path.is_file()]
+    assert files
+    assert all(marker not in path.read_bytes() for path in files)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files if path.suffix in (".sqlite3", ".key"))
+
+
+async def wait_for(condition: Any) -> None:
+    """Poll until a condition holds; the test's own timeout ends a hopeless wait."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
@@ -209,11 +210,11 @@ class TestGetters:
         assert method_id(5) == 5
 
     def test_gas_limit(self, chain: TestChain, emulator: Emulator) -> None:
-        arguments = {"address": NOBODY, "now": chain.now, "prev_blocks": chain.prev_blocks}
-        enough = emulator.get_method(code("30F83400"), EMPTY, "x", **arguments)  # type: ignore[arg-type]
+        arguments: dict[str, Any] = {"address": NOBODY, "now": chain.now, "prev_blocks": chain.prev_blocks}
+        enough = emulator.get_method(code("30F83400"), EMPTY, "x", **arguments)
         assert enough.exit_code == 0
         limit = enough.gas_used - 1
-        starved = emulator.get_method(code("30F83400"), EMPTY, "x", gas_limit=limit, **arguments)  # type: ignore[arg-type]
+        starved = emulator.get_method(code("30F83400"), EMPTY, "x", gas_limit=limit, **arguments)
         assert starved.exit_code == -14
 
 
@@ -240,8 +241,8 @@ class TestMasterchain:
         account = make_account(NOBODY, TON, 0, code=code("F8340030"), data=EMPTY)
         message = internal_message(source=NOBODY, destination=NOBODY, value=TON)
 
-        def run(**arguments: object) -> int | None:
-            return emulator.transaction(account, message, chain.now, 10**6, **arguments).exit_code  # type: ignore[arg-type]
+        def run(**arguments: Any) -> int | None:
+            return emulator.transaction(account, message, chain.now, 10**6, **arguments).exit_code
 
         assert run(prev_blocks=chain.prev_blocks) == 0
         assert run() != 0
@@ -284,11 +285,9 @@ class TestEmulator:
     def test_garbage_is_an_error_and_harmless(self, emulator: Emulator, part: str) -> None:
         account = make_account(NOBODY, TON, 0, code=EMPTY, data=EMPTY)
         message = internal_message(source=NOBODY, destination=NOBODY, value=TON)
+        given = (EMPTY, message) if part == "account" else (account, EMPTY)
         with pytest.raises(EmulatorError):
-            if part == "account":
-                emulator.transaction(EMPTY, message, 10**9, 10**6)
-            else:
-                emulator.transaction(account, EMPTY, 10**9, 10**6)
+            emulator.transaction(*given, 10**9, 10**6)
         assert emulator.transaction(account, message, 10**9, 10**6).exit_code == 0
 
     def test_trap_ends_the_instance_and_emulators_recover(self) -> None:

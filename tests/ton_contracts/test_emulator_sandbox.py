@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wasmtime
 
 from cocoon_attestation.errors import UnsupportedError
 from cocoon_ton import paths
@@ -120,7 +121,7 @@ def _with_imports(found: Sandbox, imports: dict[str, str]) -> Sandbox:
 class TestModules:
     def test_cached_files(self, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         compiled: list[int] = []
-        real = modules.wasmtime.Module
+        real = wasmtime.Module
 
         class Counting(real):  # type: ignore[misc, valid-type]
             def __init__(self, engine: object, source: object) -> None:
@@ -129,7 +130,7 @@ class TestModules:
 
         # only the two small modules: the emulator itself takes seconds
         small = [b'(module (func (export "a")))', b'(module (func (export "b")))']
-        monkeypatch.setattr(modules.wasmtime, "Module", Counting)
+        monkeypatch.setattr(wasmtime, "Module", Counting)
         engine = modules._engine()
         for source in small * 2:
             modules._cached(engine, tmp_path / "wasm", source)

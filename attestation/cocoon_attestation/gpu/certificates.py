@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from cocoon_attestation.errors import MalformedError
+from cocoon_attestation.x509_tools import load_der_chain, load_pem_chain
 
 MAX_CHAIN: Final = 64 * 1024
 MAX_CERTIFICATES: Final = 8
@@ -81,14 +82,7 @@ def parse_pem_chain(pem: bytes | str) -> tuple[x509.Certificate, ...]:
     Raises:
         MalformedError: too long, empty, or not PEM.
     """
-    data = pem.encode() if isinstance(pem, str) else bytes(pem)
-    if len(data) > MAX_CHAIN:
-        raise MalformedError("the certificate chain is too long")
-    try:
-        chain = tuple(x509.load_pem_x509_certificates(data))
-    except (ValueError, TypeError) as error:
-        raise MalformedError("the certificate chain is not PEM") from error
-    return _bounded(chain)
+    return load_pem_chain(pem, max_bytes=MAX_CHAIN, max_count=MAX_CERTIFICATES)
 
 
 def parse_der_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
@@ -97,27 +91,7 @@ def parse_der_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
     Raises:
         MalformedError: too many, too long, or one does not decode.
     """
-    if len(ders) > MAX_CERTIFICATES or sum(map(len, ders)) > MAX_CHAIN:
-        raise MalformedError("the certificate chain is too long")
-    try:
-        chain = tuple(x509.load_der_x509_certificate(der) for der in ders)
-    except (ValueError, TypeError) as error:
-        raise MalformedError("a certificate of the chain does not decode") from error
-    return _bounded(chain)
-
-
-def _bounded(chain: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:
-    if not 1 <= len(chain) <= MAX_CERTIFICATES:
-        raise MalformedError(f"a chain has 1 to {MAX_CERTIFICATES} certificates")
-    try:
-        for certificate in chain:
-            # These fields decode on first use: reading them here keeps later code free of ValueError.
-            _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.serial_number)
-            _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-            certificate.public_key()
-    except Exception as error:  # the X.509 loader of `cryptography` raises many types on broken fields
-        raise MalformedError("a certificate of the chain does not decode") from error
-    return chain
+    return load_der_chain(ders, max_bytes=MAX_CHAIN, max_count=MAX_CERTIFICATES)
 
 
 def chain_problem(chain: Sequence[x509.Certificate], roots: Collection[bytes]) -> str | None:

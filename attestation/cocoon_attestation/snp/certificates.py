@@ -16,13 +16,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.roots.amd import amd_intermediates
 from cocoon_attestation.snp.leaf import SnpLeaf
 from cocoon_attestation.snp.policy import SnpRoot
 from cocoon_attestation.snp.report import Product, SigningKey
+from cocoon_attestation.x509_tools import load_crl, load_pem_chain
 
 MAX_CHAIN: Final = 32 * 1024
+MAX_ISSUERS: Final = 2
+"""One intermediate and, optionally, the root."""
 MAX_CRL: Final = 64 * 1024
 MIN_RSA_BITS: Final = 2048
 
@@ -46,18 +48,9 @@ def parse_issuers(pem: bytes | str) -> tuple[x509.Certificate, ...]:
     Raises:
         MalformedError: longer than 32 KiB, more than two certificates, or not PEM.
     """
-    data = pem.encode() if isinstance(pem, str) else bytes(pem)
-    if len(data) > MAX_CHAIN:
-        raise MalformedError("the SNP certificate chain is too long")
-    if not data.strip():
+    if not pem.strip():
         return ()
-    try:
-        chain = tuple(x509.load_pem_x509_certificates(data))
-    except (ValueError, TypeError) as error:
-        raise MalformedError("the SNP certificate chain is not PEM") from error
-    if len(chain) > 2:
-        raise MalformedError("an SNP chain has one intermediate and one root")
-    return chain
+    return load_pem_chain(pem, max_bytes=MAX_CHAIN, max_count=MAX_ISSUERS)
 
 
 def parse_crl(data: bytes) -> x509.CertificateRevocationList:
@@ -66,14 +59,7 @@ def parse_crl(data: bytes) -> x509.CertificateRevocationList:
     Raises:
         MalformedError: too long, or not a revocation list.
     """
-    if len(data) > MAX_CRL:
-        raise MalformedError("the SNP revocation list is too long")
-    try:
-        if data.lstrip().startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_crl(bytes(data))
-        return x509.load_der_x509_crl(bytes(data))
-    except (ValueError, TypeError) as error:
-        raise MalformedError("the SNP revocation list does not decode") from error
+    return load_crl(data, max_bytes=MAX_CRL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

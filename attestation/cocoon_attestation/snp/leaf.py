@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -110,7 +111,7 @@ def parse_leaf(der: bytes) -> SnpLeaf:
         tbs = asn1.decode_der(_TbsCertificate, tbs_bytes)
         key = serialization.load_der_public_key(_whole(tbs.public_key))
         subject = _common_name(tbs.subject)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm) as error:
         raise MalformedError("the SNP certificate does not decode") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise MalformedError("the SNP certificate has no P-384 key")

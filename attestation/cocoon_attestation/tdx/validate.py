@@ -10,7 +10,7 @@ from typing import Final
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.reference import Release, TeeKind
-from cocoon_attestation.tdx.quote import TdReport
+from cocoon_attestation.tdx.report import TdReport
 
 DEBUG_GROUP: Final = 0xFF
 """TDATTRIBUTES bits 0-7 ("TUD"): debug and profiling; one of them set makes the guest untrusted."""

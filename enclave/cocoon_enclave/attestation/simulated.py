@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.rtmr3 import RuntimeEvent, replay
-from cocoon_attestation.tdx.quote import TdReport
+from cocoon_attestation.tdx.report import TdReport
 from cocoon_attestation.types import exact_bytes
 from cocoon_enclave.attestation import simulated_pki as pki
 from cocoon_enclave.attestation.simulated_quote import QeIdentityValues, certify, encode_quote
+from cocoon_enclave.attestation.simulated_statements import qe_identity_json, tcb_info_json
 from cocoon_enclave.attestation.simulated_store import read_platform, write_platform
 
 EVALUATION_NUMBER: Final = 19
@@ -176,10 +177,10 @@ class DevPlatform:
             revoked: serial numbers of PCK certificates to revoke.
         """
         issued = now - _BACKDATED_S
-        tcb_info = pki.tcb_info_json(
+        tcb_info = tcb_info_json(
             self.tcb, now=issued, days=days, evaluation=evaluation, status=status, advisories=advisories
         )
-        qe_identity = pki.qe_identity_json(
+        qe_identity = qe_identity_json(
             mrsigner=self.qe_mrsigner,
             isv_svn=self.quoting_enclave.isv_svn,
             now=issued,

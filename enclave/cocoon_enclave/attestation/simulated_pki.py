@@ -1,13 +1,12 @@
-"""The public-key infrastructure of the simulated TEE: certificates and signed statements.
+"""The public-key infrastructure of the simulated TEE: certificates, revocation lists, raw signatures.
 
 Everything has the exact form of Intel's so that the one verifier of this project checks it, and every
 name says that it is a simulation. The formats are those of Intel's "PCK Certificate and CRL
-Specification" and "PCS API v4". See docs/spec/simulated-tee.md.
+Specification". See docs/spec/simulated-tee.md.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -110,7 +109,7 @@ def make_leaf(
 
 def make_crl(issuer: Issuer, *, now: int, days: int, revoked: Sequence[int] = ()) -> bytes:
     """A DER revocation list of `issuer` that names the serial numbers `revoked`."""
-    moment = _moment(now)
+    moment = moment_of(now)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
@@ -123,80 +122,6 @@ def make_crl(issuer: Issuer, *, now: int, days: int, revoked: Sequence[int] = ()
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(moment)
         builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)
-
-
-def tcb_info_json(
-    tcb: PlatformTcb,
-    *,
-    now: int,
-    days: int,
-    evaluation: int,
-    status: str = "UpToDate",
-    advisories: Sequence[str] = (),
-) -> str:
-    """TCB info version 3 in which the platform is at the newest level with `status`."""
-    issue, update = _moment(now), _moment(now) + timedelta(days=days)
-    module = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
-    level = {
-        "tcb": {
-            "sgxtcbcomponents": [{"svn": svn} for svn in tcb.sgx_components],
-            "pcesvn": tcb.pce_svn,
-            "tdxtcbcomponents": [{"svn": svn} for svn in (tcb.tee_tcb_svn[0], 0, *tcb.tee_tcb_svn[2:])],
-        },
-        "tcbDate": _date(issue.replace(hour=0, minute=0, second=0)),
-        "tcbStatus": status,
-        "advisoryIDs": list(advisories),
-    }
-    module_level = {
-        "tcb": {"isvsvn": tcb.tee_tcb_svn[0]},
-        "tcbDate": level["tcbDate"],
-        "tcbStatus": "UpToDate",
-    }
-    return _compact(
-        {
-            "id": "TDX",
-            "version": 3,
-            "issueDate": _date(issue),
-            "nextUpdate": _date(update),
-            "fmspc": tcb.fmspc.hex(),
-            "pceId": tcb.pce_id.hex(),
-            "tcbType": 0,
-            "tcbEvaluationDataNumber": evaluation,
-            "tdxModule": module,
-            "tdxModuleIdentities": [
-                {"id": f"TDX_{tcb.tee_tcb_svn[1]:02X}", **module, "tcbLevels": [module_level]}
-            ],
-            "tcbLevels": [level],
-        }
-    )
-
-
-def qe_identity_json(
-    *, mrsigner: bytes, isv_svn: int, now: int, days: int, evaluation: int, status: str = "UpToDate"
-) -> str:
-    """QE identity version 2 of the simulated quoting enclave."""
-    issue, update = _moment(now), _moment(now) + timedelta(days=days)
-    level = {
-        "tcb": {"isvsvn": isv_svn},
-        "tcbDate": _date(issue.replace(hour=0, minute=0, second=0)),
-        "tcbStatus": status,
-    }
-    return _compact(
-        {
-            "id": "TD_QE",
-            "version": 2,
-            "issueDate": _date(issue),
-            "nextUpdate": _date(update),
-            "tcbEvaluationDataNumber": evaluation,
-            "miscselect": "00000000",
-            "miscselectMask": "FFFFFFFF",
-            "attributes": "11" + "00" * 15,
-            "attributesMask": "FB" + "FF" * 7 + "00" * 8,
-            "mrsigner": mrsigner.hex().upper(),
-            "isvprodid": 2,
-            "tcbLevels": [level],
-        }
-    )
 
 
 def sgx_extension(*, ppid: bytes, instance_id: bytes, tcb: PlatformTcb) -> bytes:
@@ -239,7 +164,7 @@ def _builder(
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
         ]
     )
-    start = _moment(now) - timedelta(hours=1)
+    start = moment_of(now) - timedelta(hours=1)
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     authority = (
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
@@ -285,16 +210,9 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _moment(now: int) -> datetime:
+def moment_of(now: int) -> datetime:
+    """Unix time in seconds as an aware datetime."""
     return datetime.fromtimestamp(now, UTC)
-
-
-def _date(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _compact(document: dict[str, object]) -> str:
-    return json.dumps(document, separators=(",", ":"))
 
 
 def _der(tag: int, content: bytes) -> bytes:

@@ -19,8 +19,8 @@ from cocoon_attestation.tdx.quote import (
     ECDSA_P256,
     QE_VENDOR_INTEL,
     TEE_TYPE_TDX,
-    TdReport,
 )
+from cocoon_attestation.tdx.report import TdReport
 from cocoon_enclave.attestation.simulated_pki import Issuer, raw_public_key, sign_raw
 
 AUTH_DATA: Final = b"SIMULATED quoting enclave".ljust(32, b"\0")

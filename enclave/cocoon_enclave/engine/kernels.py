@@ -37,8 +37,7 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module, rows: int) -> int:
-    """Replace every linear layer of `model` by a packed one; returns how many, 0 where packing is no good
-    here.
+    """Replace every linear layer of `model` by a packed one; returns how many, 0 where it is no use.
 
     rows: typical number of rows per call, a hint for the layout.
     """
@@ -52,8 +51,7 @@ def pack_linears(model: nn.Module, rows: int) -> int:
 
 
 def _packing_works(linear: nn.Linear, rows: int) -> bool:
-    """Compare a packed layer with the original on one row and on `rows` rows, in two and three dimensions.
-    """
+    """Compare a packed layer with the original on the shapes that come up."""
     tolerance = _TOLERANCE.get(linear.weight.dtype)
     if tolerance is None:
         return False

@@ -1,5 +1,4 @@
-"""The front-end's half of the engine process: submits, aborts, delivers, and starts it again when it dies.
-"""
+"""The front-end's half of the engine process: submits, aborts, delivers, restarts it when it dies."""
 
 from __future__ import annotations
 

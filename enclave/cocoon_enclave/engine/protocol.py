@@ -34,9 +34,7 @@ class Sampling:
     top_k: int = 0
     """Only the k most likely tokens; 0 for all."""
     seed: int | None = None
-    """Makes the draw repeatable on the same machine, as far as the arithmetic is (it depends on the
-    batch).
-    """
+    """Makes the draw repeatable, as far as the arithmetic is (it depends on the batch)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,4 @@
-"""Turns a GGUF file into the safetensors form that engines load: once, because reading GGUF takes half a
-minute.
+"""Turns a GGUF file into the safetensors form that engines load: once, as reading GGUF is slow.
 
 The result is a function of the file and of the library versions only: no time stamps, no machine names.
 """

@@ -139,6 +139,7 @@ class Smith:
     config_extra: dict[int, Cell] = field(default_factory=dict)
     blocks: list[Forged] = field(default_factory=list)
     last_key: int = 0
+    without_validators: bool = False
 
     def __post_init__(self) -> None:
         self.add(key=True)
@@ -215,7 +216,10 @@ class Smith:
         return block.end_cell()
 
     def _config(self) -> Cell:
-        return plain_dict([(34, validator_set(self.members)), *self.config_extra.items()], 32)
+        params = {0: Cell.empty(), 34: validator_set(self.members)} | self.config_extra
+        if self.without_validators:
+            del params[34]
+        return plain_dict(params.items(), 32)
 
     def _state(self, seqno: int, shards: Cell | None) -> Cell:
         state = begin_cell().store_uint(0x9023AFE2, 32).store_int(self.global_id, 32)

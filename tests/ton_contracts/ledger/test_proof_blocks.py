@@ -13,7 +13,6 @@ from cocoon_ton.proof.answers import block_id, block_id_query, parse_header_answ
 from cocoon_ton.proof.blocks import BackLink, ChainWalker, ForwardLink, Link, ProvedBlock, verify_walk
 from cocoon_ton.proof.boc import write_boc
 from cocoon_ton.proof.tree import merkle_proof, pruned_branch
-from cocoon_ton.values import BlockId
 
 from .conftest import GLOBAL_ID, Forged, Smith, sign, sign_simplex, validator_set, validators
 
@@ -131,9 +130,10 @@ class TestForward:
 
     def test_no_validators_at_all(self) -> None:
         smith = Smith(validators(1))
-        smith.config_extra = {34: None}  # type: ignore[dict-item]
-        walker_input = smith.init.cell.refs[3].refs[3]
-        assert walker_input is not None
+        smith.without_validators = True
+        start = smith.add(key=True)
+        head = smith.add()
+        assert "no validators" in rejected(smith, [smith.forward(start, head)], head, start=start)
 
 
 class TestBack:
@@ -344,11 +344,3 @@ class TestAnswers:
         assert parse_header_answer(answer, head.id).hash == head.proof.hash
         with pytest.raises(ChainProofError, match="another block"):
             parse_header_answer(answer, smith.init.id)
-
-
-def test_block_ids_are_values() -> None:
-    first, second = (
-        BlockId(workchain=-1, shard=0, seqno=1, root_hash=b"", file_hash=b"") for _ in range(2)
-    )
-    assert first == second
-    assert len({first, second}) == 1

@@ -38,6 +38,12 @@ class Stub:
         """The stub of a cell of level 0."""
         return cell if isinstance(cell, Stub) else cls(bytes(cell.get_hash(0)), int(cell.get_depth(0)))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stub) and (self.hash, self.depth) == (other.hash, other.depth)
+
+    def __hash__(self) -> int:
+        return int.from_bytes(self.hash[:8], "big")
+
     def get_hash(self, _level: int) -> bytes:
         """Representation hash, at every level."""
         return self.hash
