@@ -1,6 +1,6 @@
 """Anchor orders: what makes a node contract record a checkpoint at the node's own expense.
 
-The contract must accept an external message before it can afford to check a consistency proof, so everything
+The contract must accept an external message before it can afford to check a consistency proof, so all
 that decides whether the anchor succeeds stands in one signed cell: a changed proof or a replay is refused
 before any gas is bought. See docs/spec/log.md and docs/adr/0004.
 """

@@ -21,6 +21,8 @@ from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.roots import intel_root
 
+MAINNET_GLOBAL_ID: Final = -239
+"""TON mainnet. No policy for it can name a development root, whatever a registry says."""
 UP_TO_DATE: Final = "UpToDate"
 OPTIONAL_STATUSES: Final = frozenset(
     {"SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded"}
@@ -76,7 +78,7 @@ class Policy:
         _check_members(self)
         _check_numbers(self)
         if self.dev_root is not None:
-            _check_root(self.dev_root)
+            _check_root(self.dev_root, self.global_id)
 
     @property
     def root(self) -> bytes:
@@ -230,8 +232,13 @@ def _check_numbers(policy: Policy) -> None:
         raise ConfigError("policy: a time limit is not positive")
 
 
-def _check_root(der: bytes) -> None:
-    """A development root must be a self-issued certificate that verifies under its own key."""
+def _check_root(der: bytes, global_id: int) -> None:
+    """A development root must verify under its own key, and never serves mainnet."""
+    if global_id == MAINNET_GLOBAL_ID:
+        raise ConfigError(
+            "policy: mainnet cannot have a development root",
+            hint="simulated evidence belongs to a development network",
+        )
     try:
         root = x509.load_der_x509_certificate(der)
         root.verify_directly_issued_by(root)

@@ -74,10 +74,13 @@ async def _serve(
 
     talk = console()
 
+    early: list[dict[str, object]] | None = []  # whoever reads our output expects the ready line first
+
     def show(event: ClientEvent) -> None:
-        if events:
-            sys.stdout.write(json.dumps(event_json(event)) + "\n")
-            sys.stdout.flush()
+        if events and early is not None:
+            early.append(event_json(event))
+        elif events:
+            _print_line(event_json(event))
         elif line := describe(event):
             talk.print(line)
 
@@ -95,8 +98,9 @@ async def _serve(
             "network": network,
         }
         if as_json or events:
-            sys.stdout.write(json.dumps(ready) + "\n")
-            sys.stdout.flush()
+            for line in (ready, *early):
+                _print_line(line)
+            early = None
         else:
             out().print(
                 f"OpenAI-compatible: [bold]{gateway.base_url}[/]   gRPC: 127.0.0.1:{gateway.grpc_port}"
@@ -111,6 +115,11 @@ async def _serve(
         await asyncio.wait({served, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in (served, stopped):
             task.cancel()
+
+
+def _print_line(document: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
 
 
 @click.command()

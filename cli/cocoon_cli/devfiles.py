@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cocoon_attestation.errors import ConfigError
-from cocoon_ton.code import channel_code
+from cocoon_attestation.reference import Release
 from cocoon_ton.network import NetworkConfig
 
 if TYPE_CHECKING:
@@ -25,37 +23,24 @@ def enclave_toml(
     *,
     root: Path,
     node: bytes,
-    release_id: bytes,
+    release: Release,
     model: FetchedModel,
     ports: dict[str, int],
 ) -> str:
     """``enclave.toml`` of the one enclave."""
-    if network.dev_root is None:
-        raise ConfigError("a development network needs a development root")
-    dev_root = root / "dev-root.der"
-    dev_root.write_bytes(network.dev_root)
-    code = channel_code()
     prices = "\n".join(f"{name} = {value}" for name, value in PRICES.items())
     return f"""# Written by cocoon; the enclave measures most of it.
-registry = {_s(network.registry)}
-global_id = {network.global_id}
-release_id = "{release_id.hex()}"
 state = {_s(root / "enclave")}
 
 [node]
 id = "{node.hex()}"
-
-[channel]
-code_hash = "{code.code_hash.hex()}"
-code_depth = {code.cell.get_depth(0)}
+registry = {_s(network.registry)}
+global_id = {network.global_id}
+release = "{release.to_boc().hex()}"
 
 [tee]
 kind = "simulated"
 platform = {_s(root / "platform")}
-
-[policy]
-dev_root = {_s(dev_root)}
-dev_root_sha256 = "{hashlib.sha256(network.dev_root).hexdigest()}"
 
 [[models]]
 name = {_s(model.name)}

@@ -163,7 +163,7 @@ class DevNetwork:
                 network,
                 root=self.root,
                 node=node_identity(network, host_wallet(self.root / "host", network.global_id)).account_id,
-                release_id=self.platform.release().release_id,
+                release=self.platform.release(),
                 model=self.model,
                 ports={name: self._port(name) for name in ("public", "host", "health")},
             )

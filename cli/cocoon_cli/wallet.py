@@ -18,7 +18,7 @@ from cocoon_ton.amounts import parse_ton
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig, load_network
 
-PASSPHRASE = "COCOON_WALLET_PASSPHRASE"
+PASSPHRASE_VARIABLE = "COCOON_WALLET_PASSPHRASE"  # noqa: S105  # the name of a variable
 
 
 @click.group()
@@ -43,10 +43,10 @@ def new(plain: bool, network: str, as_json: bool) -> None:
     from cocoon_ton.wallet import WalletVersion, new_mnemonic
 
     chosen = load_network(network)
-    passphrase = os.environ.get(PASSPHRASE)
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     if passphrase is None and not plain:
         if as_json:
-            raise ConfigError("no passphrase", hint=f"set {PASSPHRASE}, or give --plain")
+            raise ConfigError("no passphrase", hint=f"set {PASSPHRASE_VARIABLE}, or give --plain")
         passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
     words = new_mnemonic()
     key = KeyFile(mnemonic=words, version=WalletVersion.V5R1)
@@ -70,7 +70,7 @@ def show(network: str, as_json: bool) -> None:
     from cocoon_ton.keystore import load_keystore
 
     chosen = load_network(network)
-    key = load_keystore(_path(chosen), os.environ.get(PASSPHRASE)).wallet(chosen.global_id)
+    key = load_keystore(_path(chosen), os.environ.get(PASSPHRASE_VARIABLE)).wallet(chosen.global_id)
 
     async def main() -> int:
         async with LiteChain(chosen) as chain:

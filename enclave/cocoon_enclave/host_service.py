@@ -10,9 +10,11 @@ import hmac
 
 from cocoon.v1 import host_service_pb2 as messages
 from cocoon.v1 import host_service_pb2_grpc
+from cocoon_attestation.anchor import Anchor
+from cocoon_attestation.checkpoint import parse_checkpoint
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.payment import PriceList
-from cocoon_attestation.types import digest32
+from cocoon_attestation.types import ZERO_DIGEST, digest32
 from cocoon_enclave.metering import Facts
 from cocoon_enclave.public_service import EvidenceMaker
 from cocoon_enclave.rpc import Context, answer
@@ -77,12 +79,24 @@ class Host(host_service_pb2_grpc.HostServiceServicer):
 
         async def work() -> messages.GetCheckpointResponse:
             root = request.anchored_root
-            if root or request.anchored_size:
+            if request.anchored_size:
                 digest32(root, "anchored root")
+            keyset = self._service.keyring.current
             checkpoint, proof = await self._service.log.checkpoint(
-                self._service.keyring.current, anchored_size=request.anchored_size, anchored_root=root
+                keyset, anchored_size=request.anchored_size, anchored_root=root
             )
-            return messages.GetCheckpointResponse(checkpoint=checkpoint, consistency=proof)
+            order = Anchor(
+                first_size=request.anchored_size,
+                first_root=root or ZERO_DIGEST,
+                checkpoint=parse_checkpoint(checkpoint.checkpoint),
+                proof=tuple(proof.hashes),
+            )
+            return messages.GetCheckpointResponse(
+                checkpoint=checkpoint,
+                consistency=proof,
+                anchor=order.cell.to_boc(),
+                anchor_signature=order.sign(keyset.receipt),
+            )
 
         return await answer(context, work())
 

@@ -232,8 +232,8 @@ class ReceiptLog:
         return signed, proof
 
     def _check_continues(self, anchored_size: int, anchored_root: bytes) -> None:
-        if anchored_size == 0 and not anchored_root:
-            return
+        if anchored_size == 0:
+            return  # every log continues the empty one
         if anchored_size > self.size or self._tree.root(anchored_size) != anchored_root:
             self.rejected = StateRejectedError(
                 "the chain has anchored receipts that this log does not have",

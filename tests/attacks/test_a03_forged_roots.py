@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.binding import KeyBinding, report_data
+from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.reference import Release
 from cocoon_attestation.roots import intel_root
@@ -215,8 +216,12 @@ def test_development_evidence_on_mainnet(lab: Any) -> None:
     mainnet = lab.policy(dev_root=None, global_id=-239)
     assert not mainnet.simulated
     assert lab.failures(evidence, policy=mainnet) == ("tdx.root",)
-    development = lab.policy(global_id=-239)
-    assert lab.appraise(evidence, policy=development).simulated
+
+
+def test_registry_of_mainnet_that_names_a_development_root(lab: Any) -> None:
+    """Even governance cannot make mainnet clients accept simulated hardware: they refuse to start."""
+    with pytest.raises(ConfigError):
+        lab.policy(global_id=-239)
 
 
 def test_client_cannot_add_a_development_root(lab: Any) -> None:

@@ -109,7 +109,7 @@ def test_complete_evidence_of_545_matches_both_manifests(samples: Any) -> None:
 def test_manifests_expire_with_their_signers(samples: Any, at: dt.datetime) -> None:
     one = device(samples, "h100_545", DRIVER_545, VBIOS_5E)
     _, checks = run(one, at=at)
-    assert set(failed(checks)) == {"gpu.rim_chain", "gpu.rim_sig"}
+    assert failed(checks) == ["gpu.rim_chain"]
 
 
 def test_firmware_without_fwid_is_an_exception(samples: Any) -> None:
@@ -259,7 +259,7 @@ def test_genuine_manifest_is_read(samples: Any, name: str, version: str, active:
     parsed = parse_rim(samples.read(name))
     at = parsed.chain[0].not_valid_before_utc + dt.timedelta(days=10)
     assert rim_chain_problem(parsed, {nvidia_rim_root()}, at) is None
-    rim = verify_rim(parsed, at)
+    rim = verify_rim(parsed)
     assert not isinstance(rim, str)
     assert (rim.chip, rim.version, len(rim.active)) == ("GH100", version, active)
 
@@ -268,13 +268,13 @@ def test_manifest_with_a_bad_signature_is_rejected(samples: Any) -> None:
     parsed = parse_rim(samples.read("nvidia/rim/neg_driver_bad_signature.xml"))
     at = dt.datetime(2025, 2, 1, tzinfo=dt.UTC)
     assert rim_chain_problem(parsed, {nvidia_rim_root()}, at) is None
-    assert isinstance(verify_rim(parsed, at), str)
+    assert isinstance(verify_rim(parsed), str)
 
 
 def test_manifest_of_a_foreign_root_is_rejected(samples: Any) -> None:
     parsed = parse_rim(samples.read("nvidia/rim/neg_driver_wrong_root.xml"))
     at = dt.datetime(2025, 3, 1, tzinfo=dt.UTC)
-    assert not isinstance(verify_rim(parsed, at), str)
+    assert not isinstance(verify_rim(parsed), str)
     assert rim_chain_problem(parsed, {nvidia_rim_root()}, at) is not None
     assert rim_chain_problem(parsed, {nvidia_device_root()}, at) is not None
 
@@ -332,12 +332,12 @@ def test_no_changed_chain_passes(samples: Any, flips: Any) -> None:
 def test_no_changed_manifest_gives_other_values(samples: Any, flips: Any, name: str) -> None:
     at = dt.datetime(2025, 6, 1, tzinfo=dt.UTC)
     data = samples.read(name)
-    genuine = verify_rim(parse_rim(data), at)
+    genuine = verify_rim(parse_rim(data))
     assert not isinstance(genuine, str)
     for _, changed in flips(data, 97):
         try:
             parsed = parse_rim(changed)
-            rim = verify_rim(parsed, at)
+            rim = verify_rim(parsed)
         except MalformedError:
             continue
         if isinstance(rim, str) or rim_chain_problem(parsed, {nvidia_rim_root()}, at):

@@ -96,6 +96,8 @@ def test_policies_that_cannot_be_made(changes: dict[str, Any]) -> None:
 def test_dev_root_must_be_self_signed(lab: Any) -> None:
     assert policy(dev_root=lab.platform.root_der).simulated
     with pytest.raises(ConfigError):
+        policy(dev_root=lab.platform.root_der, global_id=-239)
+    with pytest.raises(ConfigError):
         policy(dev_root=lab.platform.platform_ca.certificate.public_bytes(Encoding.DER))
 
 

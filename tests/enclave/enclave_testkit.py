@@ -331,7 +331,7 @@ class Client:
     async def receive(self) -> tuple[int, str]:
         """Take one frame; returns its number and kind."""
         frame = await asyncio.wait_for(self.stream.read(), 20)
-        assert frame is not grpc.aio.EOF, "the session ended"
+        assert isinstance(frame, wire.SessionResponse), "the session ended"
         number, kind = frame.request_number, frame.WhichOneof("frame")
         pending, reply = self.pending[number], self.replies[number]
         reply.frames += 1
@@ -371,6 +371,8 @@ class Node:
     def __init__(self, config: EnclaveConfig, ready: Ready, certificate: bytes) -> None:
         self.config = config
         self.ready = ready
+        self.enclave: Enclave | None = None
+        """Set where it runs in this process."""
         self.public = grpc.aio.secure_channel(
             f"127.0.0.1:{ready.public_port}",
             grpc.ssl_channel_credentials(certificate),
@@ -378,7 +380,7 @@ class Node:
         )
         self.private = grpc.aio.insecure_channel(f"127.0.0.1:{ready.host_port}")
         self.attestation = attestation_service_pb2_grpc.AttestationServiceStub(self.public)
-        self.inference = inference_service_pb2_grpc.InferenceServiceStub(self.public)
+        self.inference: Any = inference_service_pb2_grpc.InferenceServiceStub(self.public)
         self.host = host_service_pb2_grpc.HostServiceStub(self.private)
 
     @classmethod
@@ -390,8 +392,8 @@ class Node:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.public.close()
-        await self.private.close()
+        await self.public.close(None)
+        await self.private.close(None)
 
     def policy(self) -> Policy:
         """A policy that accepts this node."""
@@ -436,7 +438,8 @@ class Node:
 
     async def introduce(self, client: Client) -> None:
         """Let the enclave ask for the channel, and answer."""
-        number = await client.send(client.plain("x", max_tokens=1))
+        model = self.config.models[0].name
+        number = await client.send(client.plain("x", max_tokens=1, model=model))
         for _ in range(200):
             status = await self.host.GetStatus(host_service_pb2.GetStatusRequest())
             if status.unknown_channels:
@@ -507,7 +510,7 @@ def start_node(config: EnclaveConfig) -> StartNode:
         try:
             ready = await enclave.start()
             node = await Node.connect(used, ready)
-            node.enclave = enclave  # type: ignore[attr-defined]
+            node.enclave = enclave
             yield node, engines[0]
         finally:
             if node is not None:

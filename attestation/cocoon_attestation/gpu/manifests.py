@@ -41,7 +41,7 @@ class ManifestReader:
         if key not in self._seen:
             parsed = parse_rim(data)
             problem = rim_chain_problem(parsed, self._policy.rim_roots, self._at)
-            self._seen[key] = (parsed, problem, verify_rim(parsed, self._at))
+            self._seen[key] = (parsed, problem, verify_rim(parsed))
         return self._seen[key]
 
 

@@ -99,11 +99,11 @@ def rim_chain_problem(rim: UnverifiedRim, roots: Collection[bytes], at: dt.datet
     return chain_problem(rim.chain, roots) or dates_problem(rim.chain, at)
 
 
-def verify_rim(rim: UnverifiedRim, at: dt.datetime) -> Rim | str:
+def verify_rim(rim: UnverifiedRim) -> Rim | str:
     """Verify the XML signature with the first certificate of the chain and read the signed values.
 
-    Check the chain with `rim_chain_problem`: a good signature of an untrusted signer means nothing.
-    Returns a sentence if the signature is wrong.
+    Check the chain and its dates with `rim_chain_problem`: a good signature of an untrusted or expired
+    signer means nothing. Returns a sentence if the signature is wrong.
 
     Raises:
         MalformedError: the signed document is not a manifest of measurements.
@@ -115,7 +115,8 @@ def verify_rim(rim: UnverifiedRim, at: dt.datetime) -> Rim | str:
         expect_references=1,
         signature_methods=frozenset({signxml.SignatureMethod.ECDSA_SHA384}),
         digest_algorithms=frozenset({signxml.DigestAlgorithm.SHA384}),
-        verification_time=at,
+        # The library insists on a date check; the real one, with the real time, is ours.
+        verification_time=rim.chain[0].not_valid_before_utc,
     )
     try:
         result = signxml.XMLVerifier().verify(rim.root, x509_cert=rim.chain[0], expect_config=config)

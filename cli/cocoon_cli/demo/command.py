@@ -33,7 +33,7 @@ def demo(prompt: str, max_tokens: int, keep: bool, as_json: bool) -> None:
     work = root / "network"
     if work.exists():
         shutil.rmtree(work)
-    recorder = Recorder(Console(highlight=False), quiet=as_json)
+    recorder = Recorder(Console(highlight=False, soft_wrap=True), quiet=as_json)
     recorder.say(
         f"[bold]Cocoon demo[/]   [bold yellow]{SIMULATED}[/]: real formats, code and model; no hardware.\n"
     )

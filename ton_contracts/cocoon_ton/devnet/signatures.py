@@ -65,6 +65,7 @@ def _vote(session: bytes, slot: int, candidate: bytes) -> bytes:
     """``consensus.dataToSign`` of the vote that finalises the candidate."""
     vote = (
         tl.tag("consensus.simplex.finalizeVote")
+        + tl.tag("consensus.candidateId")
         + struct.pack("<i", slot)
         + hashlib.sha256(candidate).digest()
     )
