@@ -6,7 +6,7 @@ field that the verifiers read is decoded once, at the edge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cryptography import x509
 
@@ -24,7 +24,7 @@ def load_pem_chain(pem: bytes | str, *, max_bytes: int, max_count: int) -> tuple
         raise MalformedError("the certificate chain is too long")
     try:
         chain = tuple(x509.load_pem_x509_certificates(data))
-        _decode(chain)
+        decode_fully(chain)
     except Exception as error:  # seam: the loader raises many types, see above
         raise MalformedError("the certificate chain is not PEM") from error
     return _bounded(chain, max_count)
@@ -42,7 +42,7 @@ def load_der_chain(
         raise MalformedError("the certificate chain is too long")
     try:
         chain = tuple(x509.load_der_x509_certificate(bytes(der)) for der in ders)
-        _decode(chain)
+        decode_fully(chain)
     except Exception as error:  # seam: the loader raises many types, see above
         raise MalformedError("a certificate of the chain does not decode") from error
     return _bounded(chain, max_count)
@@ -58,10 +58,8 @@ def load_crl(data: bytes, *, max_bytes: int) -> x509.CertificateRevocationList:
     if len(raw) > max_bytes:
         raise MalformedError("the revocation list is too long")
     try:
-        if raw.lstrip().startswith(b"-----BEGIN"):
-            crl = x509.load_pem_x509_crl(raw)
-        else:
-            crl = x509.load_der_x509_crl(raw)
+        is_pem = raw.lstrip().startswith(b"-----BEGIN")
+        crl = x509.load_pem_x509_crl(raw) if is_pem else x509.load_der_x509_crl(raw)
         _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, list(crl.extensions))
         _ = (crl.signature, crl.tbs_certlist_bytes, [entry.serial_number for entry in crl])
     except Exception as error:  # seam: the loader raises many types, see above
@@ -69,7 +67,8 @@ def load_crl(data: bytes, *, max_bytes: int) -> x509.CertificateRevocationList:
     return crl
 
 
-def _decode(chain: tuple[x509.Certificate, ...]) -> None:
+def decode_fully(chain: Iterable[x509.Certificate]) -> None:
+    """Decode every field that verifiers read; raises whatever the loader raises, so wrap the call."""
     for one in chain:
         _ = (one.subject, one.issuer, one.serial_number, list(one.extensions), one.version)
         _ = (one.not_valid_before_utc, one.not_valid_after_utc, one.public_key())

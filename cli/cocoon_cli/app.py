@@ -74,10 +74,11 @@ async def _serve(
 
     talk = console()
 
-    early: list[dict[str, object]] | None = []  # whoever reads our output expects the ready line first
+    early: list[dict[str, object]] = []
+    started = False  # whoever reads our output expects the ready line first
 
     def show(event: ClientEvent) -> None:
-        if events and early is not None:
+        if events and not started:
             early.append(event_json(event))
         elif events:
             _print_line(event_json(event))
@@ -100,7 +101,7 @@ async def _serve(
         if as_json or events:
             for line in (ready, *early):
                 _print_line(line)
-            early = None
+            started = True
         else:
             out().print(
                 f"OpenAI-compatible: [bold]{gateway.base_url}[/]   gRPC: 127.0.0.1:{gateway.grpc_port}"

@@ -13,6 +13,7 @@ past its `anchor_by` that no checkpoint covers), and costs the host what it cut 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,14 @@ def take_over(store: Store, config: EnclaveConfig, dev_root: bytes | None) -> Ha
     Raises:
         StateRejectedError: something in it was changed or is missing.
     """
+    try:
+        return _take_over(store, config, dev_root)
+    except (sqlite3.Error, TypeError, ValueError, OverflowError, MalformedError) as error:
+        # Columns of the wrong type, tables of the wrong form: the host's doing as well.
+        raise StateRejectedError("the state cannot be read") from error
+
+
+def _take_over(store: Store, config: EnclaveConfig, dev_root: bytes | None) -> Handover:
     keysets = store.keysets()
     bindings = {keyset.binding_hash: _binding(keyset, config) for keyset in keysets}
     verified = frozenset(k.binding_hash for k in keysets if _appraises(k, config, dev_root))

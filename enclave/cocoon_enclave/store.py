@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import CocoonError, ConfigError
 from cocoon_attestation.types import Digest32
 from cocoon_enclave.errors import StoreError
 from cocoon_enclave.metering import StoredChannel
@@ -97,14 +97,21 @@ class Store:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._db = sqlite3.connect(
-                directory / "enclave.sqlite3", isolation_level=None, check_same_thread=False
+                directory / "enclave.sqlite3", timeout=1, isolation_level=None, check_same_thread=False
             )
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot open the state directory: {error}") from error
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._open_schema(node, global_id)
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
+            self._db.close()
             raise StoreError(f"cannot open the state directory: {error}") from error
+        except CocoonError:
+            self._db.close()
+            raise
 
     def _open_schema(self, node: bytes, global_id: int) -> None:
         identity = {

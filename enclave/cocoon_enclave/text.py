@@ -8,6 +8,7 @@ run: templates are rendered by transformers in jinja2's sandbox.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -135,6 +136,12 @@ class StopMatcher:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
         self._tokens = 0
+        self._length = 0
+        """Characters so far, held ones included."""
+        self._ends: deque[tuple[int, int]] = deque()
+        """Where the text of each token that is not out yet ends, and its number."""
+        self._sent = 0
+        self._covered = 0
         self.visible = 0
         self.stopped = False
         """True once a stop string was found; nothing more comes."""
@@ -146,26 +153,30 @@ class StopMatcher:
         self._tokens += 1
         if not text:
             return ""
+        self._length += len(text)
+        self._ends.append((self._length, self._tokens))
         candidate = self._held + text
         cut = min((at for stop in self._stops if (at := candidate.find(stop)) >= 0), default=-1)
         if cut >= 0:
             self.stopped, self._held = True, ""
-            if cut:
-                self.visible = self._tokens
-            return candidate[:cut]
+            return self._let_through(candidate[:cut])
         keep = self._longest_start(candidate)
-        sent, self._held = candidate[: len(candidate) - keep], candidate[len(candidate) - keep :]
-        if sent:
-            # Of the tokens in between, those before this one are out; this one, if not all of it is held.
-            self.visible = self._tokens if keep < len(text) else max(self.visible, self._tokens - 1)
-        return sent
+        self._held = candidate[len(candidate) - keep :]
+        return self._let_through(candidate[: len(candidate) - keep])
 
     def flush(self) -> str:
         """The end of the answer: what was held back is text after all."""
         held, self._held = self._held, ""
-        if held:
-            self.visible = self._tokens
-        return held
+        return self._let_through(held)
+
+    def _let_through(self, text: str) -> str:
+        """Count the tokens that `text` is of, the last one perhaps in part."""
+        self._sent += len(text)
+        while self._ends and self._ends[0][0] <= self._sent:
+            self._covered, self.visible = self._ends.popleft()
+        if self._ends and self._sent > self._covered:
+            self.visible = self._ends[0][1]
+        return text
 
     def _longest_start(self, text: str) -> int:
         """Length of the longest end of `text` that is the start of a stop string."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from cocoon_attestation.errors import ConfigError
-
-NANO = 1_000_000_000
+from cocoon_attestation.errors import ConfigError, MalformedError
+from cocoon_attestation.types import NANOTON_PER_TON as NANO
+from cocoon_attestation.types import parse_ton
 
 
 def parse_amount(value: object) -> int:
@@ -24,12 +23,9 @@ def parse_amount(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ConfigError(f'write an amount of TON as a string such as "0.25", not {value!r}')
     try:
-        nano = Decimal(str(value).strip()) * NANO
-    except InvalidOperation as error:
-        raise ConfigError(f"not an amount of TON: {value!r}") from error
-    if not nano.is_finite() or nano != nano.to_integral_value() or nano < 0:
-        raise ConfigError(f"not a whole, non-negative number of nanoton: {value!r}")
-    return int(nano)
+        return parse_ton(str(value).strip())
+    except MalformedError as error:
+        raise ConfigError(f"{value!r}: {error}") from error
 
 
 def _parse_int(value: object) -> int:

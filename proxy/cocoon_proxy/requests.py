@@ -81,14 +81,14 @@ def worst_cost(info: RequestInfo, prices: PriceList, context_length: int) -> int
     Prompt and answer share `context_length` tokens. A prompt has at most as many tokens as the body has
     bytes (twice that where a template repeats parts), plus what the template adds.
     """
+    per_prompt_token = max(prices.prompt, prices.cached)
     completion = min(info.max_tokens if info.max_tokens is not None else context_length, context_length)
     prompt = min(context_length, 2 * info.body_size + TEMPLATE_ALLOWANCE)
     if prompt + completion > context_length:
-        if prices.completion >= prices.prompt:
+        if prices.completion >= per_prompt_token:
             prompt = context_length - completion
         else:
             completion = context_length - prompt
-    per_prompt_token = max(prices.prompt, prices.cached)
     total = info.choices * (prompt * per_prompt_token + completion * prices.completion)
     return -(-total // _TOKENS_PER_MILLION)
 

@@ -45,7 +45,9 @@ def test_replay_of_the_forwarded_message_by_others(victim: World) -> None:
     authorization = victim.authorization(TON)
     assert victim.settle_direct(TON, authorization=authorization).success
     for sender in (victim.owner, victim.stranger, victim.client, victim.channel):
-        assert victim.settle_direct(2 * TON, authorization=authorization, sender=sender).first.exit_code == 401
+        assert (
+            victim.settle_direct(2 * TON, authorization=authorization, sender=sender).first.exit_code == 401
+        )
     assert victim.channel_state().paid == TON
 
 
@@ -62,7 +64,9 @@ def test_replay_into_a_second_channel_of_the_same_client(victim: World) -> None:
         close_delay=first.close_delay,
     )
     init = channel.channel_state_init(second).serialize()
-    opened = victim.chain.send_from(victim.client, second.address, 5 * TON, channel.top_up_body(), init=init)
+    opened = victim.chain.send_from(
+        victim.client, second.address, 5 * TON, channel.top_up_body(), init=init
+    )
     assert opened.success
     # the node contract sends the claim only to the channel that it names ...
     assert victim.settle(TON, claim=claim, authorization=authorization).success
@@ -97,7 +101,10 @@ def test_two_settlements_in_one_block(victim: World) -> None:
 
 
 def test_replay_after_the_channel_was_closed_and_funded_again(victim: World) -> None:
-    claim, authorization = victim.claim(TON), victim.authorization(TON, valid_until=victim.chain.now + 10**6)
+    claim, authorization = (
+        victim.claim(TON),
+        victim.authorization(TON, valid_until=victim.chain.now + 10**6),
+    )
     assert victim.settle(TON, claim=claim, authorization=authorization, final=True).success
     reopened = victim.open_channel()
     assert not reopened.first.success

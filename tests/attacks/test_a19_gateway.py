@@ -26,7 +26,8 @@ class Untouched:
 
     async def stream(self, endpoint: str, body: bytes) -> AsyncIterator[StreamEvent]:
         self.calls += 1
-        for event in ():
+        nothing: tuple[StreamEvent, ...] = ()
+        for event in nothing:
             yield event
 
     async def models(self) -> tuple[ModelInfo, ...]:

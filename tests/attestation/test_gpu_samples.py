@@ -79,9 +79,7 @@ def test_fields_are_read_as_published(samples: Any, name: str) -> None:
     assert report.ppcie == (expected["ppcie"] == "aa")
     assert (report.fwid.hex() if report.fwid else None) == expected["fwid"]
     flag = expected["feature_flag"]
-    assert report.feature_flag == (
-        None if flag is None else int.from_bytes(bytes.fromhex(flag), "little")
-    )
+    assert report.feature_flag == (None if flag is None else int.from_bytes(bytes.fromhex(flag), "little"))
     assert len(report.opaque) == len(expected["opaque_ids"])
     identity = device_identity(parse_pem_chain(one.certificate_chain))
     if expected["fwid_matches_leaf"] is not None:
@@ -281,7 +279,12 @@ def test_manifest_of_a_foreign_root_is_rejected(samples: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("good", None), ("revoked", "keyCompromise"), ("hold", "certificateHold"), ("nonce_mismatch", "nonce")],
+    [
+        ("good", None),
+        ("revoked", "keyCompromise"),
+        ("hold", "certificateHold"),
+        ("nonce_mismatch", "nonce"),
+    ],
 )
 def test_revocation_answers(samples: Any, name: str, problem: str | None) -> None:
     chain = parse_pem_chain(samples.read("nvidia/ocsp_synthetic/chain.pem"))

@@ -17,7 +17,6 @@ from cocoon_attestation.snp.report import Product, parse_snp_report, parse_tcb
 from cocoon_enclave.attestation.simulated_gpu_pki import seeded_random
 from cocoon_enclave.attestation.simulated_snp import ReportFields, SimulatedAmd, encode_tcb
 
-
 CERTIFICATE = SimulatedAmd(now=1_800_000_000, rng=seeded_random(b"leaf")).chip().certificate
 
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
-from pytoniq_core import Address, Builder, Cell, StateInit
+from pytoniq_core import Address, Builder, Cell, Slice, StateInit
 
 from cocoon.v1 import attestation_service_pb2 as info
 from cocoon.v1 import attestation_service_pb2_grpc as info_rpc
@@ -43,7 +43,7 @@ from cocoon_enclave.attestation.simulated import EVALUATION_NUMBER, DevPlatform,
 from cocoon_proxy.client import AsyncClient
 from cocoon_proxy.config import ClientConfig, PaymentConfig, SessionConfig
 from cocoon_proxy.events import ClientEvent
-from cocoon_ton.cells import write_dict
+from cocoon_ton.cells import finish, write_dict
 from cocoon_ton.channel import ChannelIdentity, ChannelState
 from cocoon_ton.errors import InsufficientFundsError
 from cocoon_ton.network import NetworkConfig
@@ -185,10 +185,10 @@ class FakeTreasury:
 def channel_data(state: ChannelState, *, close_at: int) -> Cell:
     """Data of a channel with another close time."""
     data = state.identity.initial_data
-    slice_ = data.begin_parse()
+    slice_: Any = Slice.from_cell(data)
     builder = Builder().store_uint(slice_.load_uint(32), 32).store_coins(slice_.load_coins())
     slice_.load_uint(32)
-    return builder.store_uint(close_at, 32).store_slice(slice_).end_cell()
+    return finish(builder.store_uint(close_at, 32).store_slice(slice_))
 
 
 # ---- registry
@@ -211,7 +211,7 @@ class Listing:
         b = self.binding
         builder = Builder().store_bytes(b.hash).store_bytes(b.receipt_key).store_bytes(self.evidence_digest)
         builder.store_uint(b.not_before, 32).store_uint(b.not_after, 32)
-        return builder.store_uint(self.attested_until or b.not_after, 32).store_bits("0").end_cell()
+        return finish(builder.store_uint(self.attested_until or b.not_after, 32).store_bits("0"))
 
     def terms_cell(self) -> Cell:
         """``NodeTerms``."""
@@ -221,13 +221,13 @@ class Listing:
                 builder.store_uint(price, 64)
         builder.store_uint(0, 32)
         builder.store_ref(Builder().store_bytes(self.endpoint.encode()).end_cell())
-        return builder.store_ref(Builder().store_bytes(b"".join(self.models)).end_cell()).end_cell()
+        return finish(builder.store_ref(Builder().store_bytes(b"".join(self.models)).end_cell()))
 
     def cell(self, now: int) -> Cell:
         """``NodeListing``."""
         entry = Builder().store_ref(self.identity.cell).store_coins(10 * TON).store_ref(self.terms_cell())
         entry.store_bits("1").store_ref(self.key_cell())
-        return Builder().store_uint(now, 32).store_uint(now, 32).store_ref(entry.end_cell()).end_cell()
+        return finish(Builder().store_uint(now, 32).store_uint(now, 32).store_ref(entry.end_cell()))
 
     def contract_cell(self, log: MerkleTree, anchored: int, now: int) -> Cell:
         """``NodeStorage`` with the first `anchored` leaves of `log` anchored."""
@@ -236,7 +236,7 @@ class Listing:
         builder.store_uint(2, 8).store_uint(0, 32).store_coins(10 * TON)
         builder.store_uint(anchored, 64).store_bytes(root).store_uint(now if anchored else 0, 32)
         builder.store_bits("1").store_ref(self.terms_cell()).store_bits("1").store_ref(self.key_cell())
-        return builder.store_bits("0").end_cell()
+        return finish(builder.store_bits("0"))
 
 
 def registry_cell(genesis: RegistryGenesis, listings: Sequence[Listing], now: int) -> Cell:
@@ -245,7 +245,7 @@ def registry_cell(genesis: RegistryGenesis, listings: Sequence[Listing], now: in
     nodes = write_dict(
         {int.from_bytes(item.identity.account_id): item.cell(now) for item in listings}, 256, lambda c: c
     )
-    return (
+    return finish(
         Builder()
         .store_uint(0xC0C00010, 32)
         .store_int(genesis.global_id, 32)
@@ -258,7 +258,6 @@ def registry_cell(genesis: RegistryGenesis, listings: Sequence[Listing], now: in
         .store_ref(start.refs[1])
         .store_dict(nodes)
         .store_bits("0")
-        .end_cell()
     )
 
 
@@ -404,8 +403,8 @@ class FakeEnclave:
     async def start(self, port: int = 0) -> None:
         """Serve on loopback."""
         server = grpc.aio.server()
-        info_rpc.add_AttestationServiceServicer_to_server(_Info(self), server)  # type: ignore[no-untyped-call]
-        wire_rpc.add_InferenceServiceServicer_to_server(_Inference(self), server)  # type: ignore[no-untyped-call]
+        info_rpc.add_AttestationServiceServicer_to_server(_Info(self), server)
+        wire_rpc.add_InferenceServiceServicer_to_server(_Inference(self), server)
         credentials = grpc.ssl_server_credentials([(self.tls_key, self.tls_certificate)])
         self.port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
         await server.start()
@@ -529,7 +528,7 @@ class _Info(info_rpc.AttestationServiceServicer):
     async def GetInclusionProof(  # noqa: N802
         self, request: info.GetInclusionProofRequest, context: Any
     ) -> info.GetInclusionProofResponse:
-        index = [r.hash for r in self._enclave.receipts].index(request.receipt_hash)
+        index = [bytes(r.hash) for r in self._enclave.receipts].index(request.receipt_hash)
         proof = record_pb2.InclusionProof(
             leaf_index=index,
             tree_size=request.tree_size,

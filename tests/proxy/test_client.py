@@ -140,7 +140,7 @@ async def test_status_names_sessions_and_spending(
 ) -> None:
     async with network.client() as client:
         await client.complete(CHAT, harness.body())
-        status = await client.status()
+        status: dict[str, Any] = await client.status()
     assert status["simulated"] is True
     assert status["spent_today_nanoton"] == enclave.receipts[0].amount
     assert [session["node"] for session in status["sessions"]] == [enclave.node.hex()]
@@ -151,7 +151,7 @@ async def test_the_blocking_client_does_the_same(
     network: Network, enclave: FakeEnclave, harness: Any
 ) -> None:
     def work() -> None:
-        settings = {"wallet": network.treasury, "chain": network.chain}
+        settings: dict[str, Any] = {"wallet": network.treasury, "chain": network.chain}
         with Client(network.config, network.home, config=network.client().config, **settings) as client:
             got = list(client.stream(CHAT, harness.body()))
             assert isinstance(got[-1], e.Completed)
@@ -530,6 +530,7 @@ async def test_a_channel_is_closed_in_two_steps(
         await client.complete(CHAT, harness.body())
         (row,) = await client.channels()
         account = network.chain.accounts[row.id]
+        assert account.data is not None
         closing = ChannelState(identity=parse_channel(account.data).identity, paid=0, close_at=0)
 
         async def start(key: str, **_: Any) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cocoon_proxy.gateway.server import Gateway
 
-QUESTION = [{"role": "user", "content": "What is six times seven?"}]
+QUESTION: list[Any] = [{"role": "user", "content": "What is six times seven?"}]
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ async def http(served: Gateway) -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_streaming_with_the_official_library(app: openai.AsyncOpenAI, enclave: FakeEnclave) -> None:
     text, extras, finish = "", [], None
-    stream = await app.chat.completions.create(
+    stream: Any = await app.chat.completions.create(
         model="tiny",
         messages=QUESTION,
         stream=True,
-        max_tokens=16,  # type: ignore[arg-type]
+        max_tokens=16,
     )
     async for chunk in stream:
         text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
@@ -74,7 +74,7 @@ async def test_one_piece_with_the_official_library(app: openai.AsyncOpenAI, encl
     raw = await app.chat.completions.with_raw_response.create(
         model="tiny",
         messages=QUESTION,
-        max_tokens=16,  # type: ignore[arg-type]
+        max_tokens=16,
     )
     answer = raw.parse()
     assert answer.choices[0].message.content == "Hello there!"
@@ -135,7 +135,7 @@ async def test_errors_have_the_shape_that_the_library_reads(
     app: openai.AsyncOpenAI, http: httpx.AsyncClient
 ) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        await app.chat.completions.create(model="gpt-none", messages=QUESTION)  # type: ignore[arg-type]
+        await app.chat.completions.create(model="gpt-none", messages=QUESTION)
     assert missing.value.code == "model_not_found"
     assert missing.value.type == "invalid_request_error"
     assert missing.value.request_id is not None
@@ -203,7 +203,7 @@ async def test_the_library_does_not_repeat_what_may_have_been_charged(
     enclave.script.die_after = 0
     async with openai.AsyncOpenAI(base_url=served.base_url, api_key="x", max_retries=3) as app:
         with pytest.raises(openai.APIStatusError) as caught:
-            await app.chat.completions.create(model="tiny", messages=QUESTION)  # type: ignore[arg-type]
+            await app.chat.completions.create(model="tiny", messages=QUESTION)
     assert caught.value.status_code == 502
     assert len(enclave.requests) == 1
 
@@ -220,10 +220,10 @@ async def test_a_failure_in_mid_stream_is_an_event_and_no_done(
     network.clock_offset = 60.0
 
     async def read() -> None:
-        stream = await app.chat.completions.create(
+        stream: Any = await app.chat.completions.create(
             model="tiny",
             messages=QUESTION,
-            stream=True,  # type: ignore[arg-type]
+            stream=True,
         )
         async for _ in stream:
             pass
@@ -242,7 +242,7 @@ async def test_an_error_of_the_model_keeps_its_status(
             await app.chat.completions.create(
                 model="tiny",
                 messages=QUESTION,
-                stream=stream,  # type: ignore[call-overload]
+                stream=stream,
             )
         assert caught.value.code == "context_length_exceeded"
 
@@ -284,11 +284,11 @@ async def test_a_caller_that_goes_away_stops_the_engine(
 
 async def test_many_streams_at_once(app: openai.AsyncOpenAI, enclave: FakeEnclave) -> None:
     async def one() -> str:
-        stream = await app.chat.completions.create(
+        stream: Any = await app.chat.completions.create(
             model="tiny",
             messages=QUESTION,
             stream=True,
-            max_tokens=16,  # type: ignore[arg-type]
+            max_tokens=16,
         )
         return "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
 
@@ -310,5 +310,5 @@ async def test_a_body_that_is_too_long_is_refused(
 
 
 async def test_events_tell_of_every_request(network: Network, app: openai.AsyncOpenAI) -> None:
-    await app.chat.completions.create(model="tiny", messages=QUESTION)  # type: ignore[arg-type]
+    await app.chat.completions.create(model="tiny", messages=QUESTION)
     assert len(network.of(e.ReceiptVerified)) == 1

@@ -78,7 +78,8 @@ async def test_errors_have_a_status_and_the_stable_code(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await read(stub)
     assert caught.value.code() is status
-    assert dict(caught.value.trailing_metadata())["cocoon-code"] == code
+    metadata: Any = caught.value.trailing_metadata()
+    assert dict(metadata)["cocoon-code"] == code
 
 
 async def test_models_of_no_node(network: Network) -> None:

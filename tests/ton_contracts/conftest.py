@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pytoniq_core import Address, Cell
+from pytoniq_core import Address, Builder, Cell, InternalMsgInfo
 
 from cocoon.v1 import payment_pb2, record_pb2
 from cocoon_attestation.anchor import Anchor
@@ -24,10 +24,17 @@ from cocoon_attestation.payment import (
 )
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_ton import channel, node_messages, registry_messages
-from cocoon_ton.cells import read_dict, write_dict
+from cocoon_ton.cells import finish, read_dict, write_dict
 from cocoon_ton.channel import ChannelIdentity, ChannelState, parse_channel
 from cocoon_ton.code import channel_code, node_code, registry_code, state_init
-from cocoon_ton.emulator import Emulator, SendResult, TestChain, find_sandbox, load_sandbox
+from cocoon_ton.emulator import (
+    EmulatedTransaction,
+    Emulator,
+    SendResult,
+    TestChain,
+    find_sandbox,
+    load_sandbox,
+)
 from cocoon_ton.node import NodeIdentity, NodeState, RegistryParameters, parse_node
 from cocoon_ton.registry import RegistryPolicy, RegistryState, parse_registry
 from cocoon_ton.registry_messages import RegistryGenesis
@@ -68,14 +75,20 @@ def public(private: Ed25519PrivateKey) -> bytes:
     return private.public_key().public_bytes_raw()
 
 
+def is_bounce(transaction: EmulatedTransaction) -> bool:
+    """True if the message that caused the transaction had bounced."""
+    message = transaction.parsed.in_msg
+    assert message is not None
+    assert isinstance(message.info, InternalMsgInfo)
+    return bool(message.info.bounced)
+
+
 def network_config(global_id: int) -> Cell:
     """The sandbox's mainnet configuration with another network id (parameter 19)."""
     root = Cell.one_from_boc(load_sandbox().config("slim"))
     parameters = read_dict(root, 32, lambda reader: reader.ref())
-    parameters[19] = Cell.one_from_boc(Cell.empty().to_boc()).to_builder().store_int(global_id, 32).end_cell()
-    config = write_dict(
-        parameters, 32, lambda cell: Cell.empty().to_builder().store_ref(cell).end_cell()
-    )
+    parameters[19] = finish(Builder().store_int(global_id, 32))
+    config = write_dict(parameters, 32, lambda cell: finish(Builder().store_ref(cell)))
     assert config is not None
     return config
 
@@ -165,7 +178,9 @@ class World:
     def to_node(self, sender: Address, body: Cell, value: int = TON) -> SendResult:
         return self.chain.send_from(sender, self.node, value, body)
 
-    def join(self, *, stake: int = 10 * TON, value: int | None = None, endpoint: str = "host:1") -> SendResult:
+    def join(
+        self, *, stake: int = 10 * TON, value: int | None = None, endpoint: str = "host:1"
+    ) -> SendResult:
         body = node_messages.join_body(
             stake=stake, endpoint=endpoint, models=[MODEL], prices=PRICES, simulated=True, query_id=5
         )

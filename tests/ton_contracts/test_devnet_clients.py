@@ -66,7 +66,7 @@ async def balancer(net: Devnet, trust: int) -> AsyncIterator[Any]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(15):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - asks a server
             await asyncio.sleep(0.02)
 
 
@@ -92,7 +92,7 @@ async def test_a_wallet_from_deployment_to_history(net: Devnet, connect: Any, tr
             return await balance(wallet.address) > 0
 
         async def active() -> bool:
-            return (await connection.get_account_state(wallet.address)).state.type_ == "active"
+            return bool((await connection.get_account_state(wallet.address)).is_active())
 
         async def arrived() -> bool:
             return await balance(target) > 0

@@ -39,12 +39,17 @@ def measure(world: World) -> dict[str, int]:
     numbers |= gas(world.attest(), "Node.attest first", "Registry.node_update", "Node.acknowledge")
     world.chain.warp(60)
     world.receipt_key = key(3)
-    numbers |= gas(world.attest(), "Node.attest rotate", "Registry.node_update rotate", "Node.acknowledge rotate")
+    numbers |= gas(
+        world.attest(), "Node.attest rotate", "Registry.node_update rotate", "Node.acknowledge rotate"
+    )
     terms = node_messages.update_terms_body(
         endpoint="host:2", models=[MODEL], prices=dataclasses.replace(PRICES, prompt=1), simulated=False
     )
     numbers |= gas(
-        world.to_node(world.owner, terms), "Node.update_terms", "Registry.node_update terms", "Node.acknowledge terms"
+        world.to_node(world.owner, terms),
+        "Node.update_terms",
+        "Registry.node_update terms",
+        "Node.acknowledge terms",
     )
     numbers |= gas(world.to_node(world.stranger, node_messages.top_up_body()), "Node.top_up")
     world.grow(1)
@@ -201,13 +206,18 @@ def test_storage_constants_cover_the_accounts(paying: World) -> None:
 def test_message_constants_cover_the_messages(paying: World) -> None:
     paying.chain.warp(5)
     paying.receipt_key = key(3)
-    results = (paying.attest(), paying.settle(TON), paying.to_node(paying.owner, node_messages.unbond_body()))
+    results = (
+        paying.attest(),
+        paying.settle(TON),
+        paying.to_node(paying.owner, node_messages.unbond_body()),
+    )
     node, registry = constants("node/fees.tolk"), constants("registry/fees.tolk")
     for result in results:
         for transaction in result:
             cells, bits = out_size(transaction)
             if transaction.address == paying.node:
-                assert cells <= node["NODE_MESSAGE_CELLS"] and bits <= node["NODE_MESSAGE_BITS"], (cells, bits)
+                assert cells <= node["NODE_MESSAGE_CELLS"], (cells, bits)
+                assert bits <= node["NODE_MESSAGE_BITS"], (cells, bits)
             if transaction.address == paying.registry:
                 assert cells <= registry["REGISTRY_EVENT_CELLS"], (cells, bits)
                 assert bits <= registry["REGISTRY_EVENT_BITS"], (cells, bits)

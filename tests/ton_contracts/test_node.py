@@ -20,7 +20,7 @@ from cocoon_ton.emulator import Emulator, MessageNotAcceptedError, SendResult, T
 from cocoon_ton.node import BondState, NodeTerms
 from cocoon_ton.registry_messages import Removal
 
-from .conftest import MODEL, PARAMETERS, PRICES, TON, World, key, network_config, public
+from .conftest import MODEL, PARAMETERS, PRICES, TON, World, is_bounce, key, network_config, public
 
 Send = Callable[[World], SendResult]
 CHEAPER = PriceList(prompt=90, cached=9, completion=300)
@@ -55,7 +55,12 @@ def test_join_puts_up_stake_and_lists_the_node(world: World) -> None:
         prices_effective_at=world.chain.now,
     )
     entry = world.registry_state().nodes[bytes(world.node.hash_part)]
-    assert (entry.identity, entry.stake, entry.terms, entry.key) == (state.identity, state.stake, state.terms, None)
+    assert (entry.identity, entry.stake, entry.terms, entry.key) == (
+        state.identity,
+        state.stake,
+        state.terms,
+        None,
+    )
     assert entry.address == world.node
     assert world.chain.balance(world.node) >= 10 * TON
     assert owner - world.chain.balance(world.owner) < 10 * TON + TON // 10, "the rest came back"
@@ -84,7 +89,7 @@ def test_join_needs_the_value_that_it_names(world: World) -> None:
     world.deploy_registry()
     result = world.join(stake=10 * TON, value=10 * TON + TON // 100)
     assert result.first.exit_code == 316
-    assert result[1].parsed.in_msg.info.bounced
+    assert is_bounce(result[1])
 
 
 def test_join_twice_is_refused(active: World) -> None:
@@ -97,7 +102,7 @@ def test_join_twice_is_refused(active: World) -> None:
 def test_terms_out_of_form_are_refused(world: World, endpoint_bits: int, models_bits: int) -> None:
     world.deploy_registry()
     good = node_messages.offered_terms_cell(endpoint="h:1", models=[MODEL], prices=PRICES, simulated=False)
-    terms = Builder().store_bits(good.begin_parse().load_bits(8 + 192))
+    terms = Builder().store_bits(good.bits[: 8 + 192])
     terms.store_ref(zeros(endpoint_bits)).store_ref(zeros(models_bits))
     body = begin(opcodes.NODE_JOIN).store_uint(0, 64).store_coins(10 * TON).store_ref(finish(terms))
     init = state_init(node_code().cell, world.node_identity.initial_data)
@@ -160,7 +165,12 @@ def test_only_the_registry_acknowledges(world: World) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"challenge_window": 31 * 86_400}, {"anchor_within": 8 * 86_400}, {"timelock": 0}, {"response_window": 2**32 - 1}],
+    [
+        {"challenge_window": 31 * 86_400},
+        {"anchor_within": 8 * 86_400},
+        {"timelock": 0},
+        {"response_window": 2**32 - 1},
+    ],
 )
 def test_a_registry_gone_mad_cannot_lock_the_stake(active: World, changes: dict[str, int]) -> None:
     hostile = dataclasses.replace(PARAMETERS, **changes)
@@ -201,7 +211,8 @@ def test_a_new_binding_moves_the_old_one_back_and_the_oldest_out(active: World) 
         active.receipt_key = key(number)
         assert active.attest().success
     state = active.node_state()
-    assert state.key is not None and state.key.previous is not None
+    assert state.key is not None
+    assert state.key.previous is not None
     assert state.key.receipt_key == public(key(4))
     assert state.key.previous.receipt_key == public(key(3))
     assert state.key.previous.previous is None
@@ -247,7 +258,9 @@ def test_the_attestation_ends_in_the_future_and_with_the_keys(active: World, unt
 
 def test_another_record_is_not_a_binding(active: World) -> None:
     body = node_messages.attest_body(
-        key_binding=active.checkpoint().to_boc(), evidence_digest=bytes(32), attested_until=active.chain.now + 9
+        key_binding=active.checkpoint().to_boc(),
+        evidence_digest=bytes(32),
+        attested_until=active.chain.now + 9,
     )
     assert active.to_node(active.owner, body).first.exit_code == 303
 
@@ -274,7 +287,9 @@ def test_a_removed_node_is_refused_by_the_registry(active: World) -> None:
 
 
 def test_prices_change_with_delay_and_the_endpoint_at_once(active: World) -> None:
-    body = node_messages.update_terms_body(endpoint="new:2", models=[MODEL, b"\x0b" * 32], prices=CHEAPER, simulated=False)
+    body = node_messages.update_terms_body(
+        endpoint="new:2", models=[MODEL, b"\x0b" * 32], prices=CHEAPER, simulated=False
+    )
     assert active.to_node(active.owner, body).success
     terms = active.registry_state().nodes[bytes(active.node.hash_part)].terms
     assert (terms.endpoint, terms.models, terms.simulated) == ("new:2", (MODEL, b"\x0b" * 32), False)
@@ -285,7 +300,8 @@ def test_prices_change_with_delay_and_the_endpoint_at_once(active: World) -> Non
     active.chain.warp(100)
     assert active.to_node(active.owner, body).success
     state = active.node_state()
-    assert state.terms is not None and state.terms.prices_effective_at == now + 300
+    assert state.terms is not None
+    assert state.terms.prices_effective_at == now + 300
     # once they count, a further change starts from them
     active.chain.warp(200)
     third = PriceList(prompt=1, cached=1, completion=1)
@@ -298,7 +314,9 @@ def test_prices_change_with_delay_and_the_endpoint_at_once(active: World) -> Non
 
 def test_a_change_before_the_last_one_counts_keeps_the_old_prices(active: World) -> None:
     for prices in (CHEAPER, PriceList(prompt=500, cached=500, completion=500)):
-        body = node_messages.update_terms_body(endpoint="a:1", models=[MODEL], prices=prices, simulated=False)
+        body = node_messages.update_terms_body(
+            endpoint="a:1", models=[MODEL], prices=prices, simulated=False
+        )
         assert active.to_node(active.owner, body).success
     state = active.node_state()
     assert state.terms is not None
@@ -437,7 +455,9 @@ def test_an_anchor_is_worth_nothing_the_second_time(active: World) -> None:
         ({"tree_size": 5}, 311),
     ],
 )
-def test_checkpoints_for_others_or_not_newer_are_refused(active: World, changes: dict[str, object], code: int) -> None:
+def test_checkpoints_for_others_or_not_newer_are_refused(
+    active: World, changes: dict[str, object], code: int
+) -> None:
     fund(active)
     active.grow(5)
     assert active.anchor().success
@@ -485,7 +505,9 @@ def test_a_changed_proof_does_not_cost_the_node_anything(active: World) -> None:
     active.grow(5)
     order = active.anchor_order()
     changed = dataclasses.replace(order, proof=(bytes(32), *order.proof[1:]))
-    body = node_messages.anchor_external_body(anchor=changed.cell.to_boc(), signature=order.sign(active.receipt_key))
+    body = node_messages.anchor_external_body(
+        anchor=changed.cell.to_boc(), signature=order.sign(active.receipt_key)
+    )
     assert not_accepted(active, lambda: active.chain.send_external(active.node, body)) == 310
 
 
@@ -522,16 +544,22 @@ def test_anchors_never_eat_the_stake(active: World) -> None:
         try:
             active.anchor()
         except MessageNotAcceptedError as error:
-            assert error.vm_exit_code == 314
+            last = error.vm_exit_code
             break
     else:
         pytest.fail("the working balance never ran out")
+    assert last == 314
     assert active.chain.balance(active.node) >= active.node_state().stake
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sizes=st.tuples(st.integers(1, 200), st.integers(1, 200)).filter(lambda s: s[0] < s[1]), fault=st.integers(0, 40))
-def test_consistency_on_chain_is_that_of_rfc_9162(emulator: Emulator, log_template: World, sizes: tuple[int, int], fault: int) -> None:
+@given(
+    sizes=st.tuples(st.integers(1, 200), st.integers(1, 200)).filter(lambda s: s[0] < s[1]),
+    fault=st.integers(0, 40),
+)
+def test_consistency_on_chain_is_that_of_rfc_9162(
+    emulator: Emulator, log_template: World, sizes: tuple[int, int], fault: int
+) -> None:
     first, second = sizes
     world = with_log(emulator, log_template, first)
     world.grow(second - first)
@@ -554,7 +582,20 @@ def test_consistency_on_chain_is_that_of_rfc_9162(emulator: Emulator, log_templa
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(1, 2), (1, 3), (2, 3), (3, 4), (4, 8), (6, 8), (7, 8), (8, 9), (127, 128), (128, 129), (255, 1024), (1000, 1023)],
+    [
+        (1, 2),
+        (1, 3),
+        (2, 3),
+        (3, 4),
+        (4, 8),
+        (6, 8),
+        (7, 8),
+        (8, 9),
+        (127, 128),
+        (128, 129),
+        (255, 1024),
+        (1000, 1023),
+    ],
 )
 def test_consistency_at_the_edges(emulator: Emulator, log_template: World, first: int, second: int) -> None:
     world = with_log(emulator, log_template, first)
@@ -664,7 +705,7 @@ def test_unknown_messages_bounce(active: World) -> None:
     for opcode in (0, 0xC0C2FFFF, opcodes.CHANNEL_SETTLE):
         result = active.to_node(active.owner, finish(begin(opcode).store_uint(0, 64)))
         assert result.first.exit_code == 0xFFFF
-        assert result[1].parsed.in_msg.info.bounced
+        assert is_bounce(result[1])
 
 
 def test_the_getter_agrees_with_the_data(active: World) -> None:
@@ -679,3 +720,96 @@ def test_the_getter_agrees_with_the_data(active: World) -> None:
         int.from_bytes(state.log.root),
         state.log.anchored_at,
     ]
+
+
+# ---- any order of events
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["join", "attest", "unbond", "withdraw", "anchor", "top up", "allow"]),
+            st.just(0),
+        ),
+        st.tuples(st.just("remove"), st.just(0)),
+        st.tuples(st.just("add stake"), st.integers(0, 3)),
+        st.tuples(st.just("warp"), st.sampled_from([1, 600, 90_000, 100_000])),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_stake_is_always_there_and_leaves_only_after_its_wait(
+    emulator: Emulator, genesis_world: World, steps: list[tuple[str, int]]
+) -> None:
+    world = copy_registry(emulator, genesis_world)
+    chain, id = world.chain, bytes(world.node.hash_part)
+    locked_until, promised = 0, 0
+    for step, amount in steps:
+        owner = chain.balance(world.owner)
+        match step:
+            case "join":
+                world.join()
+            case "attest":
+                world.attest()
+            case "unbond":
+                world.to_node(world.owner, node_messages.unbond_body())
+            case "withdraw":
+                world.to_node(world.owner, node_messages.withdraw_body())
+            case "anchor" if chain.account(world.node).data is not None and world.node_state().key:
+                world.grow(1)
+                world.anchor_by_message()
+            case "top up":
+                world.to_node(world.stranger, node_messages.top_up_body())
+            case "add stake":
+                world.to_node(world.owner, node_messages.add_stake_body(amount * TON), 5 * TON)
+            case "remove":
+                world.to_registry(world.governance, registry_messages.remove_body(Removal.NODE, id))
+            case "allow":
+                world.change(registry_messages.allow(Removal.NODE, id))
+            case "warp":
+                chain.warp(amount)
+        assert chain.total_balance() + chain.collected_fees == chain.minted
+        if chain.account(world.node).data is None:
+            continue
+        state = world.node_state()
+        assert chain.balance(world.node) >= state.stake, "the stake is there"
+        assert state.bond is not BondState.JOINING, "every join is answered"
+        if chain.now < locked_until:
+            assert state.stake >= promised, "no way around the wait"
+            assert chain.balance(world.owner) <= owner + 5 * TON
+        if state.bond is BondState.UNBONDING:
+            assert state.unlock_at >= chain.now or locked_until == state.unlock_at
+            locked_until, promised = state.unlock_at, state.stake
+        listed = id in world.registry_state().nodes
+        assert not listed or state.bond is BondState.ACTIVE
+    if chain.account(world.node).data is not None:
+        chain.warp(400_000)
+        world.to_node(world.owner, node_messages.unbond_body())
+        chain.warp(400_000)
+        world.to_node(world.owner, node_messages.withdraw_body())
+        assert world.to_node(world.owner, node_messages.withdraw_body()).success
+        assert chain.balance(world.node) == 0, "nothing stays behind"
+
+
+@pytest.fixture
+def genesis_world(world: World) -> World:
+    """A deployed registry that is copied into a fresh chain for every example."""
+    assert world.deploy_registry().success
+    return world
+
+
+def copy_registry(emulator: Emulator, template: World) -> World:
+    """A new chain with the template's registry."""
+    chain = TestChain(emulator=emulator, now=template.chain.now)
+    account = template.chain.account(template.registry)
+    chain.add_account(template.registry, account.balance, code=account.code, data=account.data)
+    chain.treasury("governance")
+    return World(
+        chain=chain,
+        genesis=template.genesis,
+        owner=chain.treasury("owner"),
+        client=chain.treasury("client"),
+        stranger=chain.treasury("stranger"),
+    )

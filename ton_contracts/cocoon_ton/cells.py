@@ -175,9 +175,7 @@ def _label(edge: Reader, limit: int) -> tuple[int, int]:
     return length, (1 << length) - 1 if bit else 0
 
 
-def write_dict(
-    entries: Mapping[int, _T], key_bits: int, value: Callable[[_T], Cell]
-) -> Cell | None:
+def write_dict(entries: Mapping[int, _T], key_bits: int, value: Callable[[_T], Cell]) -> Cell | None:
     """Build ``HashmapE key_bits X``; `value` gives the bits and references of an entry as a cell."""
     table = HashMap(key_bits, value_serializer=lambda entry, to: to.store_cell(value(entry)))
     for key in sorted(entries):

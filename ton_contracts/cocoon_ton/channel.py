@@ -178,9 +178,7 @@ def finish_close_body(query_id: int = 0) -> Cell:
     return _simple(opcodes.CHANNEL_FINISH_CLOSE, query_id)
 
 
-def settle_body(
-    *, used: int, final: bool, payout: Address, authorization: Cell, query_id: int = 0
-) -> Cell:
+def settle_body(*, used: int, final: bool, payout: Address, authorization: Cell, query_id: int = 0) -> Cell:
     """Body that the node contract sends; `authorization` is `signed_authorization_cell`."""
     return finish(
         Builder()

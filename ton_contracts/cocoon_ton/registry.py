@@ -150,6 +150,19 @@ class RegistryState:
     unreadable: frozenset[bytes] = frozenset()
     """Ids of nodes, releases and models whose entries do not parse."""
 
+    def usable_nodes(self, now: int) -> tuple[NodeEntry, ...]:
+        """Nodes with accepted contract code, enough stake and recorded evidence that holds at `now`.
+
+        What they are is still to be appraised: the evidence was recorded by their owners.
+        """
+        return tuple(
+            entry
+            for entry in self.nodes.values()
+            if entry.identity.code_version in self.codes
+            and entry.stake >= self.parameters.min_stake
+            and entry.is_attested(now)
+        )
+
 
 def parse_registry(data: Cell) -> RegistryState:
     """Read the registry's data cell.

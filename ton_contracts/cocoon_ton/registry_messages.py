@@ -35,6 +35,8 @@ class Removal(enum.IntEnum):
     MODEL = 2
     NODE = 3
     PLATFORM = 4
+    CODES = 5
+    """A version of the contracts: `code_version_id` makes the id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +176,11 @@ def policy_cell(policy: RegistryPolicy) -> Cell:
 def codes_cell(node: Cell, channel: Cell) -> Cell:
     """Node and channel code that belong together."""
     return finish(Builder().store_ref(node).store_ref(channel))
+
+
+def code_version_id(version: int) -> bytes:
+    """Id of a code version for `remove_body`."""
+    return uint(version, 16, "version").to_bytes(32)
 
 
 # ---- changes; each goes into `announce_body`, its hash into `execute_body`

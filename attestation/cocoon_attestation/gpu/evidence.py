@@ -59,6 +59,8 @@ def _device(entry: object, outer_architecture: object) -> GpuDevice:
     if not isinstance(entry, dict):
         raise MalformedError("an entry of the GPU evidence is not an object")
     architecture = entry.get("arch", outer_architecture)
+    if not isinstance(architecture, str):
+        raise MalformedError("an entry of the GPU evidence has no architecture")
     if architecture in _SWITCH_ARCHITECTURES:
         kind = DeviceKind.SWITCH
     elif architecture in _GPU_ARCHITECTURES:

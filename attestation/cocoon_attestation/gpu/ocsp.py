@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.gpu.certificates import p384_key, signature_valid
+from cocoon_attestation.x509_tools import decode_fully
 
 MAX_RESPONSE: Final = 16 * 1024
 MAX_RESPONSES: Final = 16
@@ -43,7 +44,8 @@ def parse_ocsp(data: bytes) -> ocsp.OCSPResponse:
         if len(list(response.responses)) != 1:
             raise MalformedError("an OCSP response must carry one answer")
         # These fields decode on first use: reading them here keeps later code free of decode errors.
-        _ = (response.certificates, response.extensions, response.single_extensions)
+        decode_fully(response.certificates)
+        _ = (list(response.extensions), list(response.single_extensions), response.signature)
         _ = (response.this_update_utc, response.next_update_utc, response.certificate_status)
         _ = (response.issuer_name_hash, response.issuer_key_hash, response.serial_number)
         _ = (response.hash_algorithm, response.signature_algorithm_oid, response.tbs_response_bytes)

@@ -15,9 +15,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cocoon_attestation.roots.amd import amd_intermediates
-from cocoon_attestation.snp.leaf import SnpLeaf
+from cocoon_attestation.snp.leaf import SnpLeaf, signature_algorithm
 from cocoon_attestation.snp.policy import SnpRoot
 from cocoon_attestation.snp.report import Product, SigningKey
 from cocoon_attestation.x509_tools import load_crl, load_pem_chain
@@ -113,14 +114,15 @@ def _ca_problem(intermediate: x509.Certificate, ark: x509.Certificate, leaf: Snp
         return "a VCEK must be issued by an ASK"
     if not _may_sign_certificates(intermediate):
         return "the intermediate is not a certificate authority"
+    for algorithm in (leaf.algorithm, signature_algorithm(intermediate.public_bytes(Encoding.DER))):
+        if algorithm not in (_PSS_ALGORITHM, _PSS_ALGORITHM_TRAILER):
+            return "a certificate names another signature algorithm than RSA-PSS with SHA-384"
     parent, child = ark.public_key(), intermediate.public_key()
     for key in (parent, child):
         if not isinstance(key, rsa.RSAPublicKey) or key.key_size < MIN_RSA_BITS:
             return "an issuer key is not RSA or too short"
     if not _pss_valid(parent, intermediate.signature, intermediate.tbs_certificate_bytes):
         return "the intermediate is not signed by the trusted root"
-    if leaf.algorithm not in (_PSS_ALGORITHM, _PSS_ALGORITHM_TRAILER):
-        return "the leaf names another signature algorithm than RSA-PSS with SHA-384"
     if not _pss_valid(child, leaf.signature, leaf.tbs):
         return "the leaf is not signed by the intermediate"
     return None

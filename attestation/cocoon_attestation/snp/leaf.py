@@ -152,6 +152,15 @@ def _whole(tlv: asn1.TLV) -> bytes:
     return bytes(tlv.tag_bytes) + header + content
 
 
+def signature_algorithm(der: bytes) -> bytes:
+    """Content of the AlgorithmIdentifier beside the signature of a certificate in DER form.
+
+    Raises:
+        ValueError: not a certificate.
+    """
+    return bytes(asn1.decode_der(_Certificate, der).algorithm.data)
+
+
 def _common_name(name: list[asn1.SetOf[_Attribute]]) -> str:
     found = [
         bytes(attribute.value.data)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pytoniq_core import Address
 
 from cocoon_attestation.errors import ConfigError, UnavailableError
-from cocoon_ton.chain import LiteChain, TransactionInfo
+from cocoon_ton import opcodes
+from cocoon_ton.cells import Reader
+from cocoon_ton.chain import LiteChain, MessageInfo, TransactionInfo
 from cocoon_ton.channel import parse_channel
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import NodeState, parse_node
@@ -35,7 +37,7 @@ class Settled:
     paid: int
     """Cumulative payments of the channel, nanoton."""
     received: int
-    """What arrived at the host's wallet, nanoton."""
+    """The part of it that arrived at the host's wallet, nanoton (returned gas money not counted)."""
 
 
 async def wait_anchored(network: NetworkConfig, node: str, index: int, *, within: float) -> Anchored:
@@ -67,15 +69,28 @@ async def wait_settled(
         while time.monotonic() < deadline:
             account = await chain.account(address)
             paid = parse_channel(account.data).paid if account.data is not None else 0
-            received = sum(
-                t.in_msg.value
-                for t in await chain.transactions(owner, limit=100)
-                if t.in_msg is not None and t.in_msg.source == address and not t.in_msg.bounced
+            received = max(
+                (
+                    _paid(t.in_msg)
+                    for t in await chain.transactions(owner, limit=100)
+                    if t.in_msg is not None and t.in_msg.source == address
+                ),
+                default=0,
             )
             if paid >= amount and received >= amount:
                 return Settled(channel=channel, paid=paid, received=received)
             await asyncio.sleep(_POLL_S)
     raise UnavailableError("the channel was not settled in time", hint="see host.log in the logs folder")
+
+
+def _paid(message: MessageInfo) -> int:
+    """Cumulative payment that a ``ChannelPaid`` message brought; its value also returns unused gas money."""
+    if message.bounced or message.opcode != opcodes.CHANNEL_PAID:
+        return 0
+    reader = Reader(message.body)
+    reader.tag(opcodes.CHANNEL_PAID)
+    reader.uint(64)
+    return reader.coins()
 
 
 def _node(data: object) -> NodeState:

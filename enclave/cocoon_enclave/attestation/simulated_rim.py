@@ -1,14 +1,16 @@
-"""Reference manifests of the simulated GPU vendor: SWID tags with an enveloped XML signature."""
+"""Reference manifests of the simulated GPU vendor: SWID tags with an enveloped XML signature.
+
+Needs the extra ``gpu`` (lxml, signxml).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import signxml
 from cryptography.hazmat.primitives.serialization import Encoding
-from lxml import etree
 
 from cocoon_enclave.attestation.simulated_gpu_pki import Signer
 
@@ -32,6 +34,8 @@ def make_rim(
 
     `signer_chain` is leaf first; its first key signs, all its certificates go into the document.
     """
+    etree: Any = importlib.import_module("lxml.etree")
+    signxml: Any = importlib.import_module("signxml")
     root = etree.Element(
         f"{{{_SWID}}}SoftwareIdentity",
         nsmap={None: _SWID, "h": _HASH},
@@ -59,7 +63,8 @@ def make_rim(
 
 
 def _add_entry(payload: Any, index: int, values: Sequence[bytes] | None) -> None:
-    entry = etree.SubElement(payload, f"{{{_SWID}}}Resource", type="Measurement", index=str(index))
+    entry = payload.makeelement(f"{{{_SWID}}}Resource", {"type": "Measurement", "index": str(index)})
+    payload.append(entry)
     shown = values if values is not None else (bytes(48),)
     entry.set("active", "True" if values is not None else "False")
     entry.set("alternatives", str(len(shown)))

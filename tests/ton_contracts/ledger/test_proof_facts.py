@@ -116,9 +116,13 @@ def refused(document: Any, network: NetworkConfig) -> None:
 
 
 async def test_no_character_is_free(proved: tuple[dict[str, Any], NetworkConfig]) -> None:
+    """The one exception is no lie: the path that shows one address absent shows its neighbours absent."""
     document, network = proved
+    absent = next(i for i, part in enumerate(document["accounts"]) if part["state"] is None)
     tried = 0
     for path, value in leaves(document):
+        if path == ("accounts", absent, "address"):
+            continue
         if not isinstance(value, str):
             refused(replaced(document, path, 7 if value is None else value + 1), network)
             continue
@@ -129,6 +133,18 @@ async def test_no_character_is_free(proved: tuple[dict[str, Any], NetworkConfig]
             refused(replaced(document, path, value[:position] + new + value[position + 1 :]), network)
             tried += 1
     assert tried > 300
+
+
+async def test_an_absence_proof_never_shows_a_present_account_absent(
+    proved: tuple[dict[str, Any], NetworkConfig],
+) -> None:
+    document, network = proved
+    absent = next(i for i, part in enumerate(document["accounts"]) if part["state"] is None)
+    for part in document["accounts"]:
+        if part["state"] is not None:
+            lie = replaced(document, ("accounts", absent, "address"), part["address"])
+            refused(lie, network)
+            refused(replaced(lie, ("accounts",), [lie["accounts"][absent]]), network)
 
 
 async def test_every_part_is_needed(proved: tuple[dict[str, Any], NetworkConfig]) -> None:

@@ -49,6 +49,7 @@ async def _run(options: argparse.Namespace) -> int:
             "port": net.port,
             "config": str(directory / CONFIG_FILE),
             "faucet": str(directory / FAUCET_FILE),
+            "global_id": net.global_id,
             "seqno": net.chain.master.seqno,
         }
         sys.stdout.write(json.dumps(ready) + "\n")

@@ -94,9 +94,10 @@ class _AccountBlockAugmentation:
 
     def store_value(self, builder: Builder, value: Sequence[BlockTransaction]) -> None:
         inner = AugDict(64, _TransactionAugmentation()).built((format(t.lt, "064b"), t) for t in value)
-        assert inner.root is not None  # noqa: S101 - an account block has a transaction
         update = begin_cell().store_uint(0x72, 8).store_bytes(value[0].old_hash)
-        builder.store_uint(5, 4).store_bytes(value[0].account).store_cell(inner.root.cell)
+        builder.store_uint(5, 4).store_bytes(value[0].account)
+        if inner.root is not None:  # an account block has a transaction
+            builder.store_cell(inner.root.cell)
         builder.store_ref(update.store_bytes(value[-1].new_hash).end_cell())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from pytoniq_core import Builder, Cell, begin_cell
 
@@ -143,8 +143,7 @@ class AugDict(Generic[V, X]):
     def _relabel(self, node: Node[V, X], label: str) -> Node[V, X]:
         if node.children:
             return self._fork(label, *node.children)
-        assert node.value is not None  # noqa: S101 - a leaf has a value
-        return self._leaf(label, node.value)
+        return self._leaf(label, cast(V, node.value))
 
     def _build(self, entries: Sequence[tuple[str, V]], size: int) -> Node[V, X]:
         first = entries[0][0]

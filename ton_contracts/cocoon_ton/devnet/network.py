@@ -22,7 +22,7 @@ from cocoon_ton.devnet.control import CONTROL_FILE, ControlServer
 from cocoon_ton.devnet.faucet import Faucet
 from cocoon_ton.devnet.faults import Faults
 from cocoon_ton.devnet.genesis import DEFAULT_GLOBAL_ID, ConfigDict, make_config, public_key, read_config
-from cocoon_ton.devnet.keys import ChainKeys, load_keys, write_private
+from cocoon_ton.devnet.keys import KEYS_FILE, ChainKeys, load_keys, write_private
 from cocoon_ton.devnet.liteserver import LiteServer
 from cocoon_ton.devnet.signatures import SignatureMode
 from cocoon_ton.devnet.store import Store
@@ -175,7 +175,7 @@ class Devnet:
             raise ConfigError("a chain in memory has no keys to copy")
         directory.mkdir(mode=0o700, parents=True)
         self._store.copy_to(directory / CHAIN_FILE)
-        write_private(directory / "keys.json", (self.directory / "keys.json").read_text("utf-8"))
+        write_private(directory / KEYS_FILE, (self.directory / KEYS_FILE).read_text("utf-8"))
 
     def config_claiming(self, victim: Devnet) -> dict[str, Any]:
         """A global configuration that leads a client of `victim` to this chain's liteserver."""
@@ -199,14 +199,14 @@ class Devnet:
             self.ticker = asyncio.create_task(self._tick_forever(self._interval))
 
     async def _end(self) -> None:
-        if self.ticker is not None:
-            self.ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self.ticker
         await self._adnl.stop()
         await self._control.stop()
         if self.directory is not None:
             (self.directory / CONTROL_FILE).unlink(missing_ok=True)
+        if self.ticker is not None:
+            self.ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.ticker  # raises what ended it
 
     async def _tick_forever(self, interval: float) -> None:
         """A block soon after work comes in, but not closer than `interval`; an empty one when idle."""

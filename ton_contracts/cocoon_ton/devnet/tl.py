@@ -43,7 +43,7 @@ def read(data: bytes) -> Fields:
 
 def write_error(code: int, message: str) -> bytes:
     """``liteServer.error``; pytoniq-core does not write strings."""
-    text = message.encode()[:MAX_ERROR_BYTES]
+    text = message.encode()[:MAX_ERROR_BYTES].decode(errors="ignore").encode()
     packed = bytes([len(text)]) + text
     return tag("liteServer.error") + struct.pack("<i", code) + packed + bytes(-len(packed) % 4)
 

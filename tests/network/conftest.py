@@ -1,0 +1,34 @@
+"""Fixtures of the tests on a whole network; they live in `netkit`, which other directories use as well."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from tests.network.netkit import DemoRun, InProcess, Running, demo_run, shared
+else:
+    from netkit import DemoRun, InProcess, Running, demo_run, shared
+
+
+@pytest.fixture(scope="session")
+def net(request: pytest.FixtureRequest) -> Running:
+    """The shared network."""
+    return shared(request.config)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """One run of `cocoon demo --json`, as a process."""
+    return demo_run(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture
+def cocoon(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """Runs `cocoon` in this process."""
+    return InProcess(capsys)

@@ -1,0 +1,317 @@
+"""A whole Cocoon network as processes, for tests: chain, enclave with the real model, host agent, gateway.
+
+`shared` gives the one network that most tests use; it is started once per test run. Tests that kill things
+start their own with `Running.start`. Everything a network writes lies below one ``COCOON_HOME``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from cocoon_attestation.errors import UnsupportedError
+from cocoon_cli.devnetwork import DevNetwork, DevSettings
+from cocoon_cli.processes import ManagedProcess
+from cocoon_ton.chain import LiteChain
+from cocoon_ton.network import NetworkConfig
+from cocoon_ton.node import NodeState, parse_node
+
+if TYPE_CHECKING:
+    from tests.network.netkit_relay import Relay
+else:
+    from netkit_relay import Relay
+
+T = TypeVar("T")
+MODEL = "smollm2-135m-instruct"
+STORY = "Tell me a long story about a lighthouse keeper who finds a map. Use many details."
+"""A prompt whose answer is long enough to be interrupted."""
+
+
+def why_not() -> str:
+    """Why no network can be started here; empty if one can."""
+    from cocoon_enclave.models.demo import demo_model
+    from cocoon_ton.emulator import find_sandbox
+
+    if demo_model() is None:
+        return "the demo model was not fetched (make model)"
+    try:
+        find_sandbox()
+    except UnsupportedError as error:
+        return str(error)
+    return ""
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def until(condition: Callable[[], T], *, within: float = 60.0, every: float = 0.2, what: str = "") -> T:
+    """Wait until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + within
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within:.0f} s: {what or condition}")
+        time.sleep(every)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run of `cocoon` left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one document on stdout."""
+        document = json.loads(self.out)
+        assert isinstance(document, dict)
+        return document
+
+    def failed_checks(self) -> set[str]:
+        """Ids of the checks that did not pass."""
+        return {check["id"] for check in self.json["checks"] if check["verdict"] != "pass"}
+
+
+class InProcess:
+    """Runs `cocoon` in this process: quick, and any traceback becomes a failed test."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Outcome:
+        """Run one command line."""
+        from cocoon_cli.__main__ import main
+
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        shown = self._capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Outcome(code=stop.value.code, out=shown.out, err=shown.err)
+
+
+def cocoon_process(*arguments: str | Path, home: Path, timeout: float = 120, **variables: str) -> Outcome:
+    """Run `cocoon` as a process of its own."""
+    found = subprocess.run(
+        [sys.executable, "-m", "cocoon_cli", *(str(argument) for argument in arguments)],
+        env={**os.environ, "COCOON_HOME": str(home), **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Outcome(code=found.returncode, out=found.stdout.decode(), err=found.stderr.decode())
+
+
+@dataclass(slots=True, kw_only=True)
+class Served:
+    """A running `cocoon serve`."""
+
+    process: ManagedProcess
+    home: Path
+    base_url: str
+    grpc_port: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """A started network. `home` is its ``COCOON_HOME``; clients of other homes use `network_file`."""
+
+    home: Path
+    dev: DevNetwork
+    network: NetworkConfig
+    public: Relay | None = None
+    """In front of the enclave's public port, if asked for: the endpoint that the registry lists."""
+    private: Relay | None = None
+    """Between host agent and enclave."""
+    gateways: list[ManagedProcess] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, home: Path, *, relayed: bool = False) -> Running:
+        """Start everything below `home`, or go on where an earlier network in `home` stopped."""
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
+        settings = DevSettings(
+            name="dev", root=home / "dev", anchor_every_s=1, settle_above=1, poll_s=0.3, block_ms=300
+        )
+        dev = DevNetwork(settings, lambda *_: None)
+        try:
+            with environment(COCOON_HOME=str(home), TMPDIR=str(home / "tmp")):
+                network = dev.start()
+            running = cls(home=home, dev=dev, network=network)
+            if relayed:
+                running._relay()
+        except BaseException:
+            dev.stop()
+            raise
+        return running
+
+    def _relay(self) -> None:
+        """Put relays in front of both ports, and have the host agent publish the new endpoint."""
+        ports = json.loads((self.dev.root / "ports.json").read_text())
+        self.public, self.private = Relay(ports["public"]), Relay(ports["host"])
+        config = self.dev.root / "host.toml"
+        text = config.read_text().replace(
+            f'endpoint = "127.0.0.1:{ports["public"]}"', f'endpoint = "127.0.0.1:{self.public.port}"'
+        )
+        text = text.replace(
+            f'host_service = "127.0.0.1:{ports["host"]}"', f'host_service = "127.0.0.1:{self.private.port}"'
+        )
+        config.write_text(text)
+        self.restart("host")
+        endpoint = f"127.0.0.1:{self.public.port}"
+        until(lambda: (terms := self.node().terms) and terms.endpoint == endpoint, what="new endpoint")
+
+    def stop(self) -> None:
+        """Stop all processes."""
+        for gateway in self.gateways:
+            gateway.stop()
+        self.dev.stop()
+        for relay in (self.public, self.private):
+            if relay is not None:
+                relay.close()
+        self.gateways.clear()
+        self.public = self.private = None
+
+    @property
+    def network_file(self) -> Path:
+        """The network for ``--network``."""
+        return self.dev.root / "network.json"
+
+    @property
+    def node_id(self) -> str:
+        """Account id of the node, hex."""
+        found = self.part("host").ready["account_id"]
+        assert isinstance(found, str)
+        return found
+
+    def part(self, name: str) -> ManagedProcess:
+        """``devnet``, ``enclave`` or ``host``."""
+        process = {"devnet": self.dev.devnet, "enclave": self.dev.enclave, "host": self.dev.host}[name]
+        assert process is not None
+        return process
+
+    def restart(self, name: str, *, timeout: float = 120) -> None:
+        """Start a part again on its files."""
+        self.dev.restart(self.part(name), timeout=timeout)
+
+    @contextlib.contextmanager
+    def gateway(self, home: Path | None = None) -> Iterator[Served]:
+        """`cocoon serve` with the wallet and ledger of `home`."""
+        served = self.serve(home)
+        try:
+            yield served
+        finally:
+            served.process.stop()
+            self.gateways.remove(served.process)
+
+    def serve(self, home: Path | None = None) -> Served:
+        """Start `cocoon serve`; `stop` ends it."""
+        chosen = home or self.home
+        argv = [
+            sys.executable, "-m", "cocoon_cli", "serve", "--network", str(self.network_file),
+            "--port", "0", "--grpc-port", "0", "--json",
+        ]  # fmt: skip
+        env = {**os.environ, "COCOON_HOME": str(chosen), "TMPDIR": str(self.home / "tmp")}
+        log = self.home / "dev" / "logs" / f"gateway-{len(self.gateways)}.log"
+        process = ManagedProcess("gateway", argv, log, env=env)
+        self.gateways.append(process)
+        process.start()
+        ready = process.wait_ready(60)
+        port = ready["grpc_port"]
+        assert isinstance(port, int)
+        return Served(process=process, home=chosen, base_url=str(ready["base_url"]), grpc_port=port)
+
+    def node(self) -> NodeState:
+        """The node contract as the chain has it."""
+
+        async def main() -> NodeState:
+            async with LiteChain(self.network) as chain:
+                account = await chain.account(_account(bytes.fromhex(self.node_id)))
+                assert account.data is not None
+                return parse_node(account.data)
+
+        return asyncio.run(main())
+
+    def metrics(self) -> str:
+        """The enclave's ``/metrics`` page."""
+        import httpx
+
+        port = self.part("enclave").ready["health_port"]
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+
+
+def _account(id: bytes) -> Any:
+    from pytoniq_core import Address
+
+    return Address((0, id))
+
+
+def ledger_rows(home: Path, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the client's ledger below `home`, read without touching it."""
+    path = home / "client" / "dev" / "ledger.sqlite3"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        rows = db.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+_SHARED = pytest.StashKey[Running]()
+
+
+def shared(config: pytest.Config) -> Running:
+    """The network that tests share, started at its first use and stopped at the end of the test run."""
+    if _SHARED not in config.stash:
+        if reason := why_not():
+            pytest.skip(reason)
+        directory = tempfile.TemporaryDirectory(prefix="cocoon-net-")
+        config.add_cleanup(directory.cleanup)
+        running = Running.start(Path(directory.name), relayed=True)
+        config.add_cleanup(running.stop)
+        config.stash[_SHARED] = running
+    return config.stash[_SHARED]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoRun:
+    """What `cocoon demo --json` did."""
+
+    home: Path
+    outcome: Outcome
+    seconds: float
+
+
+def demo_run(home: Path) -> DemoRun:
+    """Run the demo in a home of its own."""
+    if reason := why_not():
+        pytest.skip(reason)
+    started = time.monotonic()
+    outcome = cocoon_process("demo", "--json", home=home, timeout=200)
+    return DemoRun(home=home, outcome=outcome, seconds=time.monotonic() - started)
