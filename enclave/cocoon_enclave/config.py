@@ -12,7 +12,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -158,6 +158,41 @@ class EnclaveConfig:
         """H("cocoon/v1/config" ‖ canonical JSON of the measured part)."""
         text = json.dumps(self.measured, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return Digest32(hashlib.sha256(CONFIG_TAG + text.encode("ascii")).digest())
+
+    def to_toml(self) -> str:
+        """The file that `load_config` reads back as this configuration."""
+        sections: list[tuple[str, dict[str, object]]] = [
+            ("", {"state": str(self.state), "coalesce_ms": self.coalesce_ms}),
+            (
+                "[node]",
+                {
+                    "id": self.node.hex(),
+                    "registry": self.registry,
+                    "global_id": self.global_id,
+                    "release": self.release.to_boc().hex(),
+                },
+            ),
+            ("[tee]", {"kind": self.tee, "platform": self.platform, "collateral": self.collateral}),
+            ("[keys]", {"lifetime_s": self.key_lifetime_s, "overlap_s": self.key_overlap_s}),
+            ("[limits]", asdict(self.limits)),
+            ("[engine]", asdict(self.engine)),
+            ("[prices]", asdict(self.prices)),
+            ("[server]", asdict(self.server)),
+        ]
+        for model in self.models:
+            entry = {"name": model.name, "digest": model.digest.hex(), "path": model.path}
+            sections.append(("[[models]]", {**entry, "context_length": model.context_length}))
+        return "\n".join(_section(title, values) for title, values in sections)
+
+
+def _section(title: str, values: Mapping[str, object]) -> str:
+    # A JSON string is a TOML string; paths become texts, None is left out.
+    lines = [
+        f"{key} = {json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for key, value in values.items()
+        if value is not None
+    ]
+    return "\n".join([*([title] if title else []), *lines]) + "\n"
 
 
 def load_config(path: Path) -> EnclaveConfig:

@@ -6,8 +6,6 @@ price costs the host, a wrong anchor stops its enclave.
 
 from __future__ import annotations
 
-import hmac
-
 from cocoon.v1 import host_service_pb2 as messages
 from cocoon.v1 import host_service_pb2_grpc
 from cocoon_attestation.anchor import Anchor
@@ -57,9 +55,7 @@ class Host(host_service_pb2_grpc.HostServiceServicer):
             service = self._service
             beacon = (request.beacon.seqno, digest32(request.beacon.root_hash, "beacon root hash"))
             keyset = service.keyring.current
-            evidence = await self._evidence.make(beacon=beacon)
-            if not hmac.compare_digest(service.keyring.current.binding_hash, keyset.binding_hash):
-                raise MalformedError("the keys changed meanwhile: ask again")
+            evidence = await self._evidence.make(beacon=beacon, keyset=keyset)
             row = StoredKeyset(
                 binding_hash=keyset.binding_hash,
                 binding=keyset.binding_boc,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Final
 
 from cocoon.v1 import attestation_service_pb2 as messages
 from cocoon.v1 import attestation_service_pb2_grpc, inference_service_pb2_grpc
@@ -11,9 +12,14 @@ from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_attestation.errors import UnavailableError
 from cocoon_attestation.types import digest32
 from cocoon_enclave.attestation.attester import Attester, make_evidence
+from cocoon_enclave.errors import NodeBusyError
+from cocoon_enclave.keys import Keyset
 from cocoon_enclave.rpc import Context, answer
 from cocoon_enclave.service import Service
 from cocoon_enclave.session import Session
+
+MAX_WAITING: Final = 64
+"""Callers that may wait for evidence at once."""
 
 
 class EvidenceMaker:
@@ -23,16 +29,41 @@ class EvidenceMaker:
         self._service = service
         self._attester = attester
         self._turn = asyncio.Lock()
+        self._waiting = 0
 
     @property
     def simulated(self) -> bool:
         """True if no hardware stands behind it."""
         return self._attester.simulated
 
-    async def make(self, *, challenge: bytes = b"", beacon: tuple[int, bytes] | None = None) -> bytes:
-        """Serialized Evidence for a challenge or a beacon; see `make_evidence`."""
+    async def make(
+        self,
+        *,
+        challenge: bytes = b"",
+        beacon: tuple[int, bytes] | None = None,
+        keyset: Keyset | None = None,
+    ) -> bytes:
+        """Serialized Evidence for a challenge or a beacon; see `make_evidence`.
+
+        keyset: the one to speak for; None for the current one.
+
+        Raises:
+            NodeBusyError: too many callers wait.
+            UnavailableError: the platform did not answer.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise NodeBusyError("too many callers wait for evidence")
+        self._waiting += 1
+        try:
+            return await self._make(challenge, beacon, keyset)
+        finally:
+            self._waiting -= 1
+
+    async def _make(
+        self, challenge: bytes, beacon: tuple[int, bytes] | None, wanted: Keyset | None
+    ) -> bytes:
         async with self._turn:
-            keyset = self._service.keyring.current
+            keyset = wanted or self._service.keyring.current
             return await asyncio.to_thread(
                 make_evidence,
                 self._attester,

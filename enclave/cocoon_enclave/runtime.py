@@ -231,7 +231,7 @@ class Enclave:
         """Keep evidence for a new keyset, so that the enclave after this one can verify what it signed."""
         if self._evidence is None:
             raise ConfigError("the enclave is not started")
-        evidence = await self._evidence.make(challenge=secrets.token_bytes(32))
+        evidence = await self._evidence.make(challenge=secrets.token_bytes(32), keyset=keyset)
         row = StoredKeyset(
             binding_hash=keyset.binding_hash,
             binding=keyset.binding_boc,
@@ -279,16 +279,12 @@ class Enclave:
         service.keyring.expire(now)
         if not service.keyring.due(now, self.config.key_overlap_s):
             return False
-        before = service.keyring.current
-        service.keyring.rotate(generate_keyset(self.config, now))
-        try:
-            await self._introduce(service.keyring.current)
-        except CocoonError:
-            service.keyring.older.remove(before)
-            service.keyring.current = before
-            raise
-        await service.log.resign(service.keyring.current, keep=frozenset({before.binding_hash}))
-        _LOG.info("new keys: %s", service.keyring.current.binding_hash.hex())
+        before, keyset = service.keyring.current, generate_keyset(self.config, now)
+        # On disk before it is used: a receipt must never name a keyset that a restart cannot find.
+        await self._introduce(keyset)
+        service.keyring.rotate(keyset)
+        await service.log.resign(keyset, keep=frozenset({before.binding_hash}))
+        _LOG.info("new keys: %s", keyset.binding_hash.hex())
         return True
 
     async def drain(self, seconds: float = DRAIN_S) -> None:

@@ -24,7 +24,7 @@ class ChannelAccount:
     cumulative: int = 0
     """Highest cumulative amount of a verified receipt."""
     verified: int = 0
-    """Sum of the amounts of all verified receipts."""
+    """Sum of the amounts of all verified receipts, and of lost requests whose cost became known."""
     lost: int = 0
     """Sum of the worst cases of requests whose outcome is unknown."""
     in_flight: int = 0
@@ -60,6 +60,13 @@ class ChannelAccount:
             in_flight=max(0, self.in_flight - worst),
         )
 
+    def resolve(self) -> ChannelAccount:
+        """Account once no request is in flight and none with unknown outcome can be charged any more.
+
+        What they cost is then exactly what the cumulative amount holds beyond the verified receipts.
+        """
+        return replace(self, lost=0, verified=max(self.verified, self.cumulative))
+
     def check_receipt(self, checks: CheckList, *, worst: int, amount: int, cumulative: int) -> None:
         """Record whether a receipt's amounts can be true.
 
@@ -69,18 +76,28 @@ class ChannelAccount:
         """
         unexplained = max(self.cumulative, cumulative) - (self.verified + amount)
         allowance = self.in_flight - worst + self.lost
-        checks.record(
+        record(
+            checks,
             "receipt.amount",
             0 <= amount <= worst,
             f"{amount} nanoton is at most the {worst} nanoton agreed for this request",
         )
-        checks.record(
+        record(
+            checks,
             "receipt.cumulative",
             cumulative >= amount and 0 <= unexplained <= max(0, allowance),
             f"cumulative {cumulative} nanoton leaves {unexplained} unexplained, {allowance} may be",
         )
-        checks.record(
+        record(
+            checks,
             "receipt.cap",
             cumulative <= self.cap,
             f"cumulative {cumulative} nanoton is within the signed cap of {self.cap} nanoton",
         )
+
+
+def record(
+    checks: CheckList, id: str, ok: bool, detail: str, *, inputs: tuple[tuple[str, str], ...] = ()
+) -> None:
+    """Record a check whose rule stands in docs/spec/client.md."""
+    checks.record(id, ok, detail, spec=f"docs/spec/client.md#{id}", inputs=inputs)

@@ -7,7 +7,6 @@ wrong, never looks complete. See docs/spec/client.md, section 6.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import MalformedError, ReceiptRejectedError
 from cocoon_attestation.payment import PriceList, TokenUsage, amount
 from cocoon_attestation.receipt import Receipt, commit_response_pieces, verify_receipt
-from cocoon_proxy.accounts import ChannelAccount
+from cocoon_proxy.accounts import ChannelAccount, record
 from cocoon_proxy.events import Data, Head
 
 CLOCK_SKEW_S: Final = 120
@@ -145,13 +144,14 @@ def check_receipt(
     try:
         receipt = verify_receipt(final.signed, expected.receipt_key)
     except ReceiptRejectedError as error:
-        checks.record("receipt.signature", False, str(error), spec=_spec("receipt.signature"))
+        record(checks, "receipt.signature", False, str(error))
         raise ReceiptRejectedError(str(error), checks=checks) from error
-    checks.record("receipt.signature", True, "signed by the verified enclave's receipt key")
+    record(checks, "receipt.signature", True, "signed by the verified enclave's receipt key")
     _check_identity(checks, receipt, answer, expected, salt)
     _check_tokens(checks, receipt, final, answer, expected)
     limit = amount(expected.price_limit, final.usage)
-    checks.record(
+    record(
+        checks,
         "receipt.price",
         receipt.amount <= limit,
         f"{receipt.amount} nanoton is at most {limit} for this use",
@@ -175,22 +175,29 @@ def _check_identity(
         ("receipt.request", receipt.request_commitment, expected.request_commitment, "covers the request"),
         ("receipt.response", receipt.response_commitment, answer.commitment(salt), "covers the answer"),
     ):
-        checks.record(
-            id, found == wanted, detail, inputs=(("receipt", found.hex()), ("expected", wanted.hex()))
+        record(
+            checks,
+            id,
+            found == wanted,
+            detail,
+            inputs=(("receipt", found.hex()), ("expected", wanted.hex())),
         )
     refused = receipt.status >= 400 and receipt.amount == 0
-    checks.record(
+    record(
+        checks,
         "receipt.channel",
         receipt.channel == expected.channel or (refused and receipt.channel == bytes(32)),
         "names the channel that pays",
     )
-    checks.record(
+    record(
+        checks,
         "receipt.model",
         receipt.model in expected.models or (refused and receipt.model == bytes(32)),
         "names a measured, allowed model",
     )
     cut_short = answer.status < 400 <= receipt.status
-    checks.record(
+    record(
+        checks,
         "receipt.status",
         receipt.status == answer.status or cut_short,
         "has the status of the answer, or says why a begun answer was cut short",
@@ -202,9 +209,10 @@ def _check_tokens(
 ) -> None:
     counted = (receipt.prompt_tokens, receipt.cached_tokens, receipt.completion_tokens)
     told = (final.usage.prompt_tokens, final.usage.cached_tokens, final.usage.completion_tokens)
-    checks.record("receipt.usage", counted == told, f"prompt, cached, completion = {told}")
+    record(checks, "receipt.usage", counted == told, f"prompt, cached, completion = {told}")
     text = sum(_text_sizes(answer.body)) if counted[2] > TOKEN_SLACK else 0
-    checks.record(
+    record(
+        checks,
         "receipt.tokens",
         counted[2] <= min(text + TOKEN_SLACK, max(expected.token_limit, 0)),
         f"{counted[2]} generated tokens fit the limit of {expected.token_limit} and the text that came",
@@ -212,12 +220,14 @@ def _check_tokens(
 
 
 def _check_times(checks: CheckList, receipt: Receipt, sent_at: int, now: int) -> None:
-    checks.record(
+    record(
+        checks,
         "receipt.time",
         sent_at - CLOCK_SKEW_S <= receipt.issued_at <= now + CLOCK_SKEW_S,
         f"issued at {receipt.issued_at}, between the request and now",
     )
-    checks.record(
+    record(
+        checks,
         "receipt.anchor",
         receipt.issued_at < receipt.anchor_by <= receipt.issued_at + MAX_ANCHOR_S,
         f"will be anchored by {receipt.anchor_by}",
@@ -260,10 +270,6 @@ def _parse(message: sealed_pb2.ResponseHead | sealed_pb2.ResponseFinal, data: by
         raise MalformedError("answer: not the expected message") from error
 
 
-def _spec(id: str) -> str:
-    return f"docs/spec/client.md#{id}"
-
-
 def error_code(body: bytes) -> str:
     """The stable code in an OpenAI-shaped error body; empty if there is none."""
     try:
@@ -273,8 +279,3 @@ def error_code(body: bytes) -> str:
     error = document.get("error") if isinstance(document, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     return code[:64] if isinstance(code, str) else ""
-
-
-def digest(data: bytes) -> str:
-    """SHA-256 in hex, for identifiers in logs."""
-    return hashlib.sha256(data).hexdigest()

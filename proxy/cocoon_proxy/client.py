@@ -201,7 +201,9 @@ class AsyncClient:
             CocoonError: no node could be verified; the error is that of the first one.
         """
         view = await self._directory.view()
-        chosen = view.candidates[:_MAX_MODEL_NODES]
+        now = self._clock()
+        ready = [c for c in view.candidates if self._pool.retry_at(c.node) <= now]
+        chosen = (ready or view.candidates)[:_MAX_MODEL_NODES]
         results = await asyncio.gather(
             *(self._pool.link(candidate, view.policy) for candidate in chosen), return_exceptions=True
         )

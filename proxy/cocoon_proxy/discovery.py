@@ -178,13 +178,30 @@ def make_view(
         min_tcb_evaluation=overrides.min_tcb_evaluation,
         session_limit_s=session_limit_s,
     )
-    candidates, skipped = [], {}
+    candidates, skipped = _candidates(state, overrides, int(now))
+    return NetworkView(
+        policy=policy,
+        models={digest: name for digest, name in names.items() if digest in kept},
+        candidates=candidates,
+        skipped=skipped,
+        close_delay=state.parameters.close_delay,
+        block_seqno=block_seqno,
+        read_at=now,
+    )
+
+
+def _candidates(
+    state: RegistryState, overrides: PolicyOverrides, now: int
+) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """The listed nodes that may be tried, and why the others may not."""
     only, denied = (
         _ids(overrides.nodes, "policy.nodes"),
         _ids(overrides.denied_nodes, "policy.denied_nodes"),
     )
+    candidates: list[Candidate] = []
+    skipped: dict[str, str] = {}
     for node, entry in state.nodes.items():
-        reason = _node_refusal(state, node, entry, only, denied, int(now))
+        reason = _node_refusal(state, node, entry, only, denied, now)
         if reason:
             skipped[node.hex()] = reason
             continue
@@ -192,19 +209,11 @@ def make_view(
             Candidate(
                 node=node,
                 endpoint=entry.terms.endpoint,
-                prices=entry.terms.prices_at(int(now)),
+                prices=entry.terms.prices_at(now),
                 models=frozenset(entry.terms.models),
             )
         )
-    return NetworkView(
-        policy=policy,
-        models={digest: name for digest, name in names.items() if digest in kept},
-        candidates=tuple(candidates),
-        skipped=skipped,
-        close_delay=state.parameters.close_delay,
-        block_seqno=block_seqno,
-        read_at=now,
-    )
+    return tuple(candidates), skipped
 
 
 def _node_refusal(

@@ -36,6 +36,8 @@ from cocoon_proxy.runs import Run
 __all__ = ["ChannelRow", "DisputeRow", "EvidenceRow", "Ledger", "ReceiptRow", "RequestRow"]
 
 DAY_S: Final = 86_400
+LOST_S: Final = 2 * 3600
+"""After this time no enclave charges for a request any more: deadlines are shorter."""
 
 
 class Ledger:
@@ -73,7 +75,7 @@ class Ledger:
         """Record a channel before money is sent to it."""
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO channels VALUES (?,?,?,?,'planned',?,'0','0','0','0','0',?)",
+                "INSERT INTO channels VALUES (?,?,?,?,'planned',?,'0','0','0','0','0',0,'0',?)",
                 (id, node, salt, initial_data, str(deposit), now),
             )
 
@@ -86,6 +88,26 @@ class Ledger:
         """Record what was put into a channel in all, as the chain shows it."""
         with self._transaction() as db:
             db.execute("UPDATE channels SET deposit=? WHERE id=?", (str(deposit), id))
+
+    def begin_top_up(self, id: bytes, amount: int) -> ChannelRow:
+        """Record a top-up before it is sent. One that was begun before must be finished first."""
+        with self._transaction() as db:
+            if self._channel(db, id).pending_top_up:
+                raise PaymentError("a top-up of this channel is not finished")
+            db.execute(
+                "UPDATE channels SET top_ups=top_ups+1, pending_top_up=? WHERE id=?", (str(amount), id)
+            )
+            return self._channel(db, id)
+
+    def finish_top_up(self, id: bytes) -> ChannelRow:
+        """Record that the pending top-up was seen on chain."""
+        with self._transaction() as db:
+            row = self._channel(db, id)
+            db.execute(
+                "UPDATE channels SET deposit=?, pending_top_up='0' WHERE id=?",
+                (str(row.deposit + row.pending_top_up), id),
+            )
+            return self._channel(db, id)
 
     def channel(self, id: bytes) -> ChannelRow:
         """One channel; raises `PaymentError` if it is unknown."""
@@ -163,6 +185,7 @@ class Ledger:
                 raise PaymentError("the request was already finished")
             receipt, checks = check(account)
             settled = account.settle(int(row["worst"]), receipt.amount, receipt.cumulative)
+            settled = self._resolved(db, row["channel"], settled, receipt.issued_at)
             self._store(db, row["channel"], settled)
             db.execute("UPDATE requests SET state='completed', spent=? WHERE id=?", (receipt.amount, id))
             db.execute(
@@ -302,6 +325,19 @@ class Ledger:
         if row is not None:
             self._store(db, row["channel"], account.lose(int(row["worst"])))
             db.execute("UPDATE requests SET state='unknown', error=? WHERE id=?", (error, id))
+
+    def _resolved(
+        self, db: sqlite3.Connection, channel: bytes, account: ChannelAccount, now: int
+    ) -> ChannelAccount:
+        """The account without doubts about lost requests, once none of them can be charged any more."""
+        if not account.lost or account.in_flight:
+            return account
+        where = "state='unknown' AND channel=?"
+        newest = db.execute(f"SELECT MAX(created_at) FROM requests WHERE {where}", (channel,)).fetchone()[0]  # noqa: S608
+        if newest is None or newest + LOST_S > now:
+            return account
+        db.execute(f"UPDATE requests SET state='resolved' WHERE {where}", (channel,))  # noqa: S608
+        return account.resolve()
 
     def _spent(self, db: sqlite3.Connection, since: int) -> int:
         row = db.execute("SELECT COALESCE(SUM(spent), 0) FROM requests WHERE created_at>=?", (since,))

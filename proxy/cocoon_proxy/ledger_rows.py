@@ -14,7 +14,8 @@ SCHEMA: Final = """
 CREATE TABLE channels (
   id BLOB PRIMARY KEY, node BLOB NOT NULL, salt INTEGER NOT NULL, initial_data BLOB NOT NULL,
   state TEXT NOT NULL, deposit TEXT NOT NULL, cap TEXT NOT NULL, cumulative TEXT NOT NULL,
-  verified TEXT NOT NULL, lost TEXT NOT NULL, in_flight TEXT NOT NULL, created_at INTEGER NOT NULL
+  verified TEXT NOT NULL, lost TEXT NOT NULL, in_flight TEXT NOT NULL, top_ups INTEGER NOT NULL,
+  pending_top_up TEXT NOT NULL, created_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX channels_node ON channels (node, state);
 CREATE TABLE requests (
@@ -23,7 +24,7 @@ CREATE TABLE requests (
   state TEXT NOT NULL, worst TEXT NOT NULL, spent INTEGER NOT NULL, salt BLOB NOT NULL,
   commitment BLOB NOT NULL, error TEXT NOT NULL
 ) STRICT;
-CREATE INDEX requests_state ON requests (state);
+CREATE INDEX requests_state ON requests (state, channel);
 CREATE INDEX requests_created ON requests (created_at);
 CREATE TABLE receipts (
   id BLOB PRIMARY KEY, request BLOB NOT NULL UNIQUE REFERENCES requests (id), node BLOB NOT NULL,
@@ -55,10 +56,14 @@ class ChannelRow:
     initial_data: bytes = field(repr=False)
     """Bag of cells: what the address is computed from."""
     state: str
-    """``planned``, ``open``, ``closing`` or ``closed``."""
+    """``planned``, ``open``, ``refused`` (by its node), ``closing`` or ``closed``."""
     deposit: int
     """Nanoton put in so far."""
     account: ChannelAccount
+    top_ups: int
+    """Top-ups that were begun."""
+    pending_top_up: int
+    """Nanoton of the top-up that was begun last and not seen to be done; 0 if there is none."""
     created_at: int
 
 
@@ -80,7 +85,7 @@ class RequestRow:
     commitment: bytes
     """Commitment to the request body."""
     state: str = "prepared"
-    """``prepared``, ``completed``, ``refused`` or ``unknown``."""
+    """``prepared``, ``completed``, ``refused``, ``unknown``, or ``resolved`` (was unknown)."""
     error: str = ""
     """Code of the error that ended it."""
 
@@ -147,6 +152,8 @@ def channel_row(row: sqlite3.Row) -> ChannelRow:
         state=row["state"],
         deposit=int(row["deposit"]),
         account=ChannelAccount(**account),
+        top_ups=row["top_ups"],
+        pending_top_up=int(row["pending_top_up"]),
         created_at=row["created_at"],
     )
 

@@ -119,7 +119,9 @@ class Payments:
         async with self._locks.setdefault(terms.node, asyncio.Lock()):
             row = await self._usable(terms.node)
             if row is None:
-                row = await self._open(self._plan(terms, worst))
+                row = await self._open(await durable(lambda: self._plan(terms, worst)))
+            if row.pending_top_up:
+                row = await self._top_up(row, row.pending_top_up)
             while (missing := _missing(row, worst)) > 0:
                 row = await self._top_up(row, max(missing, self._config.deposit))
             return row
@@ -240,17 +242,19 @@ class Payments:
         return opened
 
     async def _top_up(self, row: ChannelRow, amount: int) -> ChannelRow:
-        """Add money; the transfer's name holds the total, so a repeat after a crash is the same one."""
-        total = row.deposit + amount
+        """Add money. The ledger knows of it first, so a repeat after a crash is the same transfer."""
+        if not row.pending_top_up:
+            row = await durable(lambda: self._ledger.begin_top_up(row.id, amount))
+        added = row.pending_top_up
         await self._treasury.transfer(
-            f"channel-top-up/{row.id.hex()}/{row.deposit}",
+            f"channel-top-up/{row.id.hex()}/{row.top_ups}",
             to=_address(row.id),
-            amount=amount + MIN_MESSAGE_VALUE,
+            amount=added + MIN_MESSAGE_VALUE,
             body=top_up_body(),
         )
-        await durable(lambda: self._ledger.set_deposit(row.id, total))
-        self._emit(ChannelToppedUp(channel=row.id.hex(), amount=amount))
-        return await durable(lambda: self._ledger.channel(row.id))
+        row = await durable(lambda: self._ledger.finish_top_up(row.id))
+        self._emit(ChannelToppedUp(channel=row.id.hex(), amount=added))
+        return row
 
     async def _refresh(self, row: ChannelRow) -> ChannelRow:
         """Bring the ledger's row up to what the chain proves."""
@@ -258,8 +262,9 @@ class Payments:
         if state is None or state[0].status is not ChannelStatus.OPEN:
             await durable(lambda: self._ledger.set_channel_state(row.id, "closed"))
         else:
-            deposit = max(0, state[1] + state[0].paid - CHANNEL_RESERVE)
-            await durable(lambda: self._ledger.set_deposit(row.id, deposit))
+            if not row.pending_top_up:  # else it is not known whether the balance holds it already
+                deposit = max(0, state[1] + state[0].paid - CHANNEL_RESERVE)
+                await durable(lambda: self._ledger.set_deposit(row.id, deposit))
             await durable(lambda: self._ledger.set_channel_state(row.id, "open"))
             self._confirmed.add(row.id)
         return await durable(lambda: self._ledger.channel(row.id))

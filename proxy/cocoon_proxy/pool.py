@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Final
 
 from cocoon_attestation.checks import CheckList
-from cocoon_attestation.errors import CocoonError, EvidenceRejectedError, RejectedError
+from cocoon_attestation.errors import CocoonError, EvidenceRejectedError, MalformedError, RejectedError
 from cocoon_attestation.policy import Policy
 from cocoon_proxy.config import SessionConfig
+from cocoon_proxy.errors import NodeUnavailableError
 from cocoon_proxy.events import ClientEvent, EvidenceChecked, SessionEnded
 from cocoon_proxy.exchange import durable
 from cocoon_proxy.ledger import EvidenceRow, Ledger
@@ -81,9 +82,19 @@ class NodePool:
         before = self.health.get(node, NodeHealth())
         self.health[node] = before.failed(self._clock(), error.code, wait=wait)
 
+    def retry_at(self, node: bytes) -> float:
+        """Time before which a node that failed should be left alone."""
+        return self.health.get(node, NodeHealth()).retry_at
+
     def worked(self, node: bytes) -> None:
         """Remember that a node answered."""
         self.health.pop(node, None)
+
+    def renew(self, node: bytes, reason: str) -> None:
+        """Appraise a node again before its next request; those in flight may finish."""
+        link = self._links.get(node)
+        if link is not None:
+            self._retire(link, reason)
 
     def drop(self, node: bytes, reason: str) -> None:
         """End the link to a node now."""
@@ -105,8 +116,8 @@ class NodePool:
                 clock=self._clock,
                 connect_s=self._config.connect_seconds,
             )
-        except EvidenceRejectedError as error:
-            checks = error.checks or CheckList()
+        except (EvidenceRejectedError, MalformedError) as error:
+            checks = getattr(error, "checks", None) or CheckList()
             self._emit(
                 EvidenceChecked(
                     node=candidate.node.hex(),
@@ -116,7 +127,11 @@ class NodePool:
                     expires_at=0,
                 )
             )
-            raise
+            if isinstance(error, EvidenceRejectedError):
+                raise
+            raise NodeUnavailableError(
+                f"the node sent something malformed: {error}", details={"node": candidate.node.hex()}
+            ) from error
 
     async def _establish(self, candidate: Candidate, policy: Policy, dialled: DialResult) -> NodeLink:
         verified = dialled.verified

@@ -52,7 +52,7 @@ class Repair:
             case "sealing" if not self.relinked:
                 # The node's keys changed since they were appraised: nothing was opened.
                 self.relinked = True
-                self.pool.drop(channel.node, "the node's keys changed")
+                self.pool.renew(channel.node, "the node's keys changed")
             case "price_above_limit":
                 self.directory.invalidate()
                 raise PaymentRefusedError(message)

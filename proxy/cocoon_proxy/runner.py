@@ -17,7 +17,6 @@ from cocoon.v1 import payment_pb2, sealed_pb2
 from cocoon_attestation.errors import (
     CocoonError,
     EvidenceRejectedError,
-    MalformedError,
     ReceiptRejectedError,
 )
 from cocoon_attestation.receipt import commit_request
@@ -192,39 +191,28 @@ class Runner:
             salt=(salt := secrets.token_bytes(32)),
             commitment=commit_request(salt, request.body),
         )
-        verified, price_limit = link.verified, link.candidate.prices
         try:
             daily_cap = self._config.payment.daily_cap
             cap = await durable(lambda: self._ledger.reserve(row, daily_cap=daily_cap))
-            payment = self._payments.payment(channel, cap=cap, price_limit=price_limit)
+            payment = self._payments.payment(channel, cap=cap, price_limit=link.candidate.prices)
             plain = self._plain(row, request, payment)
-            sealed, opener = seal_request([verified], plain, now=int(self._clock()))
+            sealed, opener = seal_request([link.verified], plain, now=int(self._clock()))
             stream = link.send(sealed)
         except BaseException:
             await durable(lambda: self._ledger.refuse(row.id, "not_sent"))
             raise
-        tokens = request.info.max_tokens
-        expected = Expected(
-            node=channel.node,
-            binding_hash=verified.binding_hash,
-            receipt_key=verified.binding.receipt_key,
-            channel=channel.id,
-            request_commitment=row.commitment,
-            models=models,
-            price_limit=price_limit,
-            worst=worst,
-            token_limit=request.info.choices * min(context, context if tokens is None else tokens),
-            sent_at=row.created_at,
-        )
         self._emit(RequestSealed(node=channel.node.hex(), size=len(sealed), recipients=1, suite=SUITE))
         sent = Sent(
             id=row.id,
             stream=stream,
             reader=AnswerReader(opener),
-            expected=expected,
+            expected=_expected(link, row, request.info, models, context),
             salt=row.salt,
-            simulated=verified.simulated,
+            simulated=link.verified.simulated,
         )
+        return self._exchange(sent)
+
+    def _exchange(self, sent: Sent) -> Exchange:
         limits = Limits(
             first_frame_s=self._config.session.first_byte_seconds,
             stall_s=self._config.session.stall_seconds,
@@ -253,11 +241,29 @@ class Runner:
         return plain
 
 
+def _expected(
+    link: NodeLink, row: RequestRow, info: RequestInfo, models: frozenset[bytes], context: int
+) -> Expected:
+    """What the receipt of a request must say."""
+    tokens = context if info.max_tokens is None else min(context, info.max_tokens)
+    return Expected(
+        node=row.node,
+        binding_hash=link.verified.binding_hash,
+        receipt_key=link.verified.binding.receipt_key,
+        channel=row.channel,
+        request_commitment=row.commitment,
+        models=models,
+        price_limit=link.candidate.prices,
+        worst=row.worst,
+        token_limit=info.choices * tokens,
+        sent_at=row.created_at,
+    )
+
+
 _MOVE_ON: Final = (
     NodeUnavailableError,
     NodeBusyError,
     EvidenceRejectedError,
-    MalformedError,
     PaymentRefusedError,
 )
 """Failures before anything was sent or charged: another node may be tried."""

@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 sys.path.insert(0, str(Path(__file__).parent))  # also for processes that tests spawn
 
-from enclave_testkit import (
+from enclave_testkit import (  # type: ignore[import-not-found]
     config,
     platform_dir,
     start_node,

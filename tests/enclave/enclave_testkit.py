@@ -171,34 +171,6 @@ def write_tiny_model(directory: Path) -> None:
     (directory / "chat_template.jinja").write_text(template)
 
 
-def config_toml(config: EnclaveConfig) -> str:
-    """The configuration as the file that `load_config` reads."""
-    model = config.models[0]
-    lines = [
-        f'state = "{config.state}"',
-        "[node]",
-        f'id = "{config.node.hex()}"',
-        f'registry = "{config.registry}"',
-        f"global_id = {config.global_id}",
-        f'release = "{config.release.to_boc().hex()}"',
-        "[tee]",
-        'kind = "simulated"',
-        f'platform = "{config.platform}"',
-        "[prices]",
-        f"prompt = {config.prices.prompt}",
-        f"cached = {config.prices.cached}",
-        f"completion = {config.prices.completion}",
-        "[limits]",
-        f"channel_wait_s = {config.limits.channel_wait_s}",
-        "[[models]]",
-        f'name = "{model.name}"',
-        f'digest = "{model.digest.hex()}"',
-        f'path = "{model.path}"',
-        f"context_length = {model.context_length}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
 class Wallet:
     """A client's channel with a node."""
 
@@ -328,7 +300,7 @@ class Client:
         """Send a cancel frame."""
         await self.stream.write(wire.SessionRequest(request_number=number, cancel=True))
 
-    async def receive(self) -> tuple[int, str]:
+    async def receive(self) -> tuple[int, str | None]:
         """Take one frame; returns its number and kind."""
         frame = await asyncio.wait_for(self.stream.read(), 20)
         assert isinstance(frame, wire.SessionResponse), "the session ended"

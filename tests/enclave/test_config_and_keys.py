@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from enclave_testkit import config_toml  # type: ignore[import-not-found]
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon_attestation.binding import MAX_LIFETIME_S
 from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.types import Digest32
 from cocoon_enclave.config import EnclaveConfig, EngineConfig, Limits, load_config, parse_config
 from cocoon_enclave.keys import Keyring, generate_keyset
 
@@ -28,7 +28,7 @@ NOW = 1_800_000_000.0
 
 def test_file_round_trip(config: EnclaveConfig, tmp_path: Path) -> None:
     file = tmp_path / "enclave.toml"
-    file.write_text(config_toml(config))
+    file.write_text(config.to_toml())
     assert load_config(file) == config
     assert load_config(file).config_hash == config.config_hash
 
@@ -49,10 +49,11 @@ def test_file_round_trip(config: EnclaveConfig, tmp_path: Path) -> None:
         ('release = "', 'release = "00'),
         ("[[models]]", "[models]"),
         ("[limits]", "["),
+        ("lifetime_s = 86400", "lifetime_s = 86401"),
     ],
 )
 def test_bad_files_are_refused(config: EnclaveConfig, tmp_path: Path, find: str, put: str) -> None:
-    text = config_toml(config)
+    text = config.to_toml()
     assert find in text
     file = tmp_path / "enclave.toml"
     file.write_text(text.replace(find, put, 1))
@@ -61,16 +62,17 @@ def test_bad_files_are_refused(config: EnclaveConfig, tmp_path: Path, find: str,
 
 
 def test_contradictions_are_refused(config: EnclaveConfig, tmp_path: Path) -> None:
-    text = config_toml(config)
+    text = config.to_toml()
     models = text[text.index("[[models]]") :]
     for changed in (
         text + models,
         text.replace(models, ""),
-        text + "[engine]\nslots = 0\n",
-        text + '[engine]\ndtype = "int3"\n',
-        text + "[keys]\nlifetime_s = 100\noverlap_s = 100\n",
+        text.replace("slots = 16", "slots = 0"),
+        text.replace('dtype = "auto"', 'dtype = "int3"'),
+        text.replace("lifetime_s = 86400", "lifetime_s = 7200"),
         re.sub("platform = .*", "", text),
     ):
+        assert changed != text
         file = tmp_path / "enclave.toml"
         file.write_text(changed)
         with pytest.raises(ConfigError):
@@ -88,7 +90,7 @@ def test_what_is_measured(config: EnclaveConfig) -> None:
         {"global_id": 5},
         {"limits": Limits(requests=1)},
         {"engine": EngineConfig(slots=1)},
-        {"models": (dataclasses.replace(config.models[0], digest=bytes(32)),)},
+        {"models": (dataclasses.replace(config.models[0], digest=Digest32(bytes(32))),)},
         {"models": (dataclasses.replace(config.models[0], context_length=9),)},
         {"key_lifetime_s": 61},
         {"coalesce_ms": 1},

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from enclave_testkit import Node, config_toml  # type: ignore[import-not-found]
+from enclave_testkit import Node  # type: ignore[import-not-found]
 
 from cocoon.v1 import host_service_pb2
 from cocoon_attestation.payment import parse_claim
@@ -26,7 +26,7 @@ KIT = Path(__file__).with_name("enclave_testkit.py")
 async def _process(config: EnclaveConfig) -> AsyncIterator[tuple[Any, asyncio.subprocess.Process]]:
     """A whole enclave in a process of its own."""
     file = config.state.parent / "enclave.toml"
-    file.write_text(config_toml(config))
+    file.write_text(config.to_toml())
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(KIT), str(file), stdout=asyncio.subprocess.PIPE
     )

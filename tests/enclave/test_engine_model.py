@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enclave_testkit import Node, config_toml  # type: ignore[import-not-found]
+from enclave_testkit import Node  # type: ignore[import-not-found]
 
 from cocoon_enclave.config import EnclaveConfig, ModelConfig
 from cocoon_enclave.engine.process import EngineProcess
@@ -74,9 +74,7 @@ def _run(engine: Any, *sequences: Any) -> dict[int, list[int]]:
 def _sequence(id: int, prompt: list[int], sampling: Sampling, max_tokens: int = TOKENS) -> Any:
     from cocoon_enclave.engine.batch import Sequence
 
-    return Sequence(
-        id=id, prompt=prompt, max_tokens=max_tokens, sampling=sampling, stop=frozenset()
-    )
+    return Sequence(id=id, prompt=prompt, max_tokens=max_tokens, sampling=sampling, stop=frozenset())
 
 
 def test_greedy_text_equals_generate(batch: Any, reference: Any) -> None:
@@ -205,13 +203,20 @@ async def test_process_serves_aborts_and_restarts(model: FetchedModel) -> None:
                 pass
         with pytest.raises(EngineCrashedError):
             engine.submit(request)
-        while not engine.ready:
-            await asyncio.sleep(0.1)
+        await _back(engine)
         assert engine.restarts == 1
         again = [delta async for delta in engine.submit(dataclasses.replace(request, max_tokens=2))]
         assert again[-1].finish is FinishReason.LENGTH
     finally:
         await engine.close()
+
+
+async def _back(engine: EngineProcess) -> None:
+    for _ in range(600):
+        if engine.ready:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the engine did not come back")
 
 
 async def test_process_refuses_other_files(model: FetchedModel) -> None:
@@ -223,11 +228,13 @@ async def test_process_refuses_other_files(model: FetchedModel) -> None:
         await engine.close()
 
 
-async def test_the_program_serves_the_model(model: FetchedModel, config: EnclaveConfig, tmp_path: Path) -> None:
+async def test_the_program_serves_the_model(
+    model: FetchedModel, config: EnclaveConfig, tmp_path: Path
+) -> None:
     served = ModelConfig(name=model.name, digest=model.digest, path=model.path, context_length=512)
     config = dataclasses.replace(config, models=(served,))
     file = tmp_path / "enclave.toml"
-    file.write_text(config_toml(config))
+    file.write_text(config.to_toml())
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cocoon_enclave", "--config", str(file), stdout=asyncio.subprocess.PIPE
     )

@@ -172,7 +172,7 @@ TestMeterMachine = MeterMachine.TestCase
 def test_foreign_signature_is_refused() -> None:
     wallet = Wallet()
     meter = _meter(wallet, Facts(balance=1000, paid=0, close_at=0))
+    payment = wallet.payment(key=Ed25519PrivateKey.generate())
     with pytest.raises(PaymentError):
-        payment = wallet.payment(key=Ed25519PrivateKey.generate())
         meter.admit(payment, prompt_tokens=1, max_tokens=1, now=0)
     assert meter.reserved == 0

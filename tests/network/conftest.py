@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from tests.network.netkit import DemoRun, InProcess, Running, demo_run, shared
+    from tests.network.netkit import DemoRun, InProcess, Running, Served, demo_run, shared
 else:
-    from netkit import DemoRun, InProcess, Running, demo_run, shared
+    from netkit import DemoRun, InProcess, Running, Served, demo_run, shared
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,13 @@ def net(request: pytest.FixtureRequest) -> Running:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     """One run of `cocoon demo --json`, as a process."""
     return demo_run(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def served(net: Running) -> Iterator[Served]:
+    """A gateway on the shared network, in the network's own home."""
+    with net.gateway() as served:
+        yield served
 
 
 @pytest.fixture

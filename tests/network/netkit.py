@@ -20,12 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import grpc.aio
+import httpx
 import pytest
 
+from cocoon.v1 import host_service_pb2, host_service_pb2_grpc
 from cocoon_attestation.errors import UnsupportedError
+from cocoon_attestation.payment import parse_authorization, parse_claim
 from cocoon_cli.devnetwork import DevNetwork, DevSettings
 from cocoon_cli.processes import ManagedProcess
 from cocoon_ton.chain import LiteChain
+from cocoon_ton.channel import parse_channel
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import NodeState, parse_node
 
@@ -132,6 +137,17 @@ def cocoon_process(*arguments: str | Path, home: Path, timeout: float = 120, **v
     return Outcome(code=found.returncode, out=found.stdout.decode(), err=found.stderr.decode())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanged:
+    """One finished chat completion with the exact bytes that its receipt covers."""
+
+    request: bytes
+    response: bytes
+    receipt: str
+    """Receipt id, hex."""
+    text: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Served:
     """A running `cocoon serve`."""
@@ -140,6 +156,44 @@ class Served:
     home: Path
     base_url: str
     grpc_port: int
+
+    def ask(self, prompt: str, *, max_tokens: int = 8) -> Exchanged:
+        """One chat completion in one piece."""
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+        request = json.dumps(body).encode()
+        found = httpx.post(
+            f"{self.base_url}/chat/completions",
+            content=request,
+            headers={"content-type": "application/json", "x-cocoon-raw": "1"},
+            timeout=120,
+            trust_env=False,
+        )
+        assert found.status_code == 200, found.text
+        return Exchanged(
+            request=request,
+            response=found.content,
+            receipt=found.headers["x-cocoon-receipt"],
+            text=found.json()["choices"][0]["message"]["content"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """One channel from both sides. Nanoton."""
+
+    used: int
+    """What the enclave signed for."""
+    cap: int
+    """What the client signed for."""
+    paid: int
+    """What the channel paid, on chain."""
+    balance: int
+    """What is left in it, on chain."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -250,6 +304,23 @@ class Running:
         assert isinstance(port, int)
         return Served(process=process, home=chosen, base_url=str(ready["base_url"]), grpc_port=port)
 
+    def export(self, exchanged: Exchanged, target: Path, *, home: Path | None = None) -> bytes:
+        """The bundle of an answer, as soon as its receipt is anchored."""
+        request, response = target.with_suffix(".request"), target.with_suffix(".response")
+        request.write_bytes(exchanged.request)
+        response.write_bytes(exchanged.response)
+
+        def attempt() -> bool:
+            found = cocoon_process(
+                "receipts", "export", exchanged.receipt, "--request", request, "--response", response,
+                "--output", target, "--network", self.network_file, "--json", home=home or self.home,
+            )  # fmt: skip
+            assert found.code in (0, 40), found.out + found.err  # 40: not anchored yet
+            return found.code == 0
+
+        until(attempt, what="anchored receipt")
+        return target.read_bytes()
+
     def node(self) -> NodeState:
         """The node contract as the chain has it."""
 
@@ -261,10 +332,33 @@ class Running:
 
         return asyncio.run(main())
 
+    def books(self) -> dict[str, Book]:
+        """Every channel that the enclave has a claim on, and what the chain says about it."""
+
+        async def main() -> dict[str, Book]:
+            endpoint = f"127.0.0.1:{self.part('enclave').ready['host_port']}"
+            async with grpc.aio.insecure_channel(endpoint) as channel, LiteChain(self.network) as chain:
+                stub: host_service_pb2_grpc.HostServiceAsyncStub = host_service_pb2_grpc.HostServiceStub(
+                    channel
+                )
+                listed = await stub.ListClaims(host_service_pb2.ListClaimsRequest(), timeout=20)
+                found = {}
+                for message in listed.claims:
+                    claim = parse_claim(message.claim.claim)
+                    account = await chain.account(_account(claim.channel))
+                    assert account.data is not None
+                    found[claim.channel.hex()] = Book(
+                        used=claim.used,
+                        cap=parse_authorization(message.authorization.authorization).cap,
+                        paid=parse_channel(account.data).paid,
+                        balance=account.balance,
+                    )
+                return found
+
+        return asyncio.run(main())
+
     def metrics(self) -> str:
         """The enclave's ``/metrics`` page."""
-        import httpx
-
         port = self.part("enclave").ready["health_port"]
         return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
 
@@ -297,6 +391,20 @@ def shared(config: pytest.Config) -> Running:
         config.add_cleanup(running.stop)
         config.stash[_SHARED] = running
     return config.stash[_SHARED]
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of the living processes whose environment names `home`."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (directory / "environ").read_bytes()
+            command = (directory / "cmdline").read_bytes()
+        except OSError:  # gone meanwhile, or another user's
+            continue
+        if command and str(home).encode() in environ:
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import ssl
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +34,8 @@ class Relay:
         self.received = bytearray()
         """All that the upstream answered."""
         self.connections = 0
-        self.failed = 0
-        """Connections whose TLS handshake with the client failed are not among `connections`."""
+        self.route: Callable[[], int] | None = None
+        """Chooses the upstream of each new connection, instead of `upstream`."""
         self._tls = tls
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,7 +87,8 @@ class Relay:
         self._open.add(writer)
         try:
             client_tls = _trusting_anybody() if self._tls else None
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream, ssl=client_tls)
+            port = self.route() if self.route else self.upstream
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_tls)
         except OSError:
             writer.transport.abort()
             self._open.discard(writer)

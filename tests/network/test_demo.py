@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from cocoon_attestation.rules import RULES
 
 if TYPE_CHECKING:
-    from tests.network.netkit import DemoRun
+    from tests.network.netkit import DemoRun, processes_of
+else:
+    from netkit import processes_of
 
 pytestmark = [pytest.mark.network, pytest.mark.model]
 
@@ -107,10 +108,9 @@ def test_attacks_are_refused_by_the_right_checks(document: dict[str, Any]) -> No
 
 
 def test_nothing_is_left_running(demo: DemoRun) -> None:
-    home = str(demo.home)
-    left = [
-        process.info["cmdline"]
-        for process in psutil.process_iter(["cmdline"])
-        if any(home in part for part in process.info["cmdline"] or [])
-    ]
-    assert left == []
+    assert processes_of(demo.home) == []
+
+
+def test_only_the_bundle_and_the_trust_anchors_stay(demo: DemoRun) -> None:
+    files = {str(path.relative_to(demo.home)) for path in demo.home.rglob("*") if path.is_file()}
+    assert files == {"demo/bundle.json", "networks/demo.json"}

@@ -15,6 +15,7 @@ import pytest
 from cocoon_proxy import events as e
 from cocoon_proxy.config import GatewayConfig
 from cocoon_proxy.gateway import gateway
+from cocoon_proxy.gateway.idempotency import LIFETIME_S, MAX_KEYS, IdempotencyError, IdempotencyKeys
 
 if TYPE_CHECKING:
     from tests.proxy.harness import FakeEnclave, Network
@@ -206,6 +207,45 @@ async def test_the_library_does_not_repeat_what_may_have_been_charged(
             await app.chat.completions.create(model="tiny", messages=QUESTION)
     assert caught.value.status_code == 502
     assert len(enclave.requests) == 1
+
+
+async def test_a_repeat_under_the_same_key_is_not_paid_twice(
+    network: Network, http: httpx.AsyncClient, enclave: FakeEnclave, harness: Any
+) -> None:
+    headers, request = {"idempotency-key": "k1"}, harness.body(stream=False)
+    assert (await http.post("/chat/completions", content=request, headers=headers)).status_code == 200
+    again = await http.post("/chat/completions", content=request, headers=headers)
+    assert (again.status_code, again.headers["x-should-retry"]) == (409, "false")
+    assert again.json()["error"]["code"] == "idempotency_conflict"
+    other = await http.post("/chat/completions", content=harness.body("other"), headers=headers)
+    assert other.status_code == 400
+    assert len(enclave.requests) == 1
+    enclave.script.die_after = 0
+    headers = {"idempotency-key": "k2"}
+    assert (await http.post("/chat/completions", content=request, headers=headers)).status_code == 502
+    assert (await http.post("/chat/completions", content=request, headers=headers)).status_code == 409
+    enclave.script.die_after = None
+    enclave.script.error = ["node_busy"]
+    network.clock_offset = 60.0
+    headers = {"idempotency-key": "k3"}
+    assert (await http.post("/chat/completions", content=request, headers=headers)).status_code == 429
+    network.clock_offset = 90.0
+    assert (await http.post("/chat/completions", content=request, headers=headers)).status_code == 200
+    too_long = {"idempotency-key": "k" * 300}
+    assert (await http.post("/chat/completions", content=request, headers=too_long)).status_code == 400
+
+
+def test_idempotency_keys_expire_and_are_bounded() -> None:
+    now = [0.0]
+    keys = IdempotencyKeys(lambda: now[0])
+    keys.claim("a", b"1")
+    with pytest.raises(IdempotencyError):
+        keys.claim("a", b"1")
+    now[0] = LIFETIME_S + 1
+    keys.claim("a", b"2")
+    for number in range(MAX_KEYS):
+        keys.claim(f"n{number}", b"")
+    keys.claim("a", b"3")
 
 
 async def test_a_failure_in_mid_stream_is_an_event_and_no_done(

@@ -17,7 +17,7 @@ from cocoon_attestation.errors import PaymentError, ReceiptRejectedError, Unavai
 from cocoon_attestation.receipt import Receipt, sign_receipt
 from cocoon_proxy.accounts import ChannelAccount
 from cocoon_proxy.errors import SpendLimitError, UnknownReceiptError
-from cocoon_proxy.ledger import EvidenceRow, Ledger, RequestRow
+from cocoon_proxy.ledger import LOST_S, EvidenceRow, Ledger, RequestRow
 
 CHANNEL, NODE = b"\x01" * 32, b"\x02" * 32
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -212,4 +212,37 @@ def test_unknown_channels_are_errors(tmp_path: Path) -> None:
     assert ledger.channels(states=("open",)) == ()
     ledger.set_channel_state(CHANNEL, "open")
     assert [row.id for row in ledger.channels(node=NODE, states=("open",))] == [CHANNEL]
+    ledger.close()
+
+
+def test_a_top_up_is_begun_once_and_finished_once(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    begun = ledger.begin_top_up(CHANNEL, 7)
+    assert (begun.top_ups, begun.pending_top_up, begun.deposit) == (1, 7, 10**18)
+    with pytest.raises(PaymentError):
+        ledger.begin_top_up(CHANNEL, 8)
+    ledger.close()
+    ledger = opened(tmp_path)
+    assert ledger.channel(CHANNEL).pending_top_up == 7
+    done = ledger.finish_top_up(CHANNEL)
+    assert (done.top_ups, done.pending_top_up, done.deposit) == (1, 0, 10**18 + 7)
+    assert ledger.begin_top_up(CHANNEL, 8).top_ups == 2
+    ledger.close()
+
+
+def test_doubts_about_lost_requests_end_when_they_can_cost_nothing_more(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    old, young = request(100, NOW - LOST_S - 1), request(100, NOW - 60)
+    for lost in (old, young):
+        ledger.reserve(lost, daily_cap=10**6)
+        ledger.lose(lost.id, "cut")
+    row = request(50)
+    ledger.reserve(row, daily_cap=10**6)
+    complete(ledger, row, receipt(10, 70))
+    assert ledger.channel(CHANNEL).account.lost == 200
+    later = request(50)
+    ledger.reserve(later, daily_cap=10**6)
+    complete(ledger, later, receipt(10, 80, LOST_S + 1))
+    account = ledger.channel(CHANNEL).account
+    assert (account.lost, account.verified, account.cumulative, account.exposure) == (0, 80, 80, 80)
     ledger.close()

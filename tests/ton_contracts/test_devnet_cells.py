@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -77,7 +78,9 @@ class TestDictionary:
         tree = sums(items, 12)
         assert tree.root is not None
         part = tree.root.cell.begin_parse()
-        found, extras = parse_hashmap_aug(part, 12, lambda p: p.load_uint(32), lambda p: p.load_uint(64))
+        parsed = parse_hashmap_aug(part, 12, lambda p: p.load_uint(32), lambda p: p.load_uint(64))
+        assert parsed is not None
+        found, extras = parsed
         assert found == {int(key, 2): value for key, value in items.items()}
         assert extras[-1] == sum(items.values())
         assert tree.root.extra == sum(items.values())
@@ -221,7 +224,7 @@ def sample() -> Cell:
     leaf = [begin_cell().store_uint(number, 8).end_cell() for number in range(4)]
     left = begin_cell().store_ref(leaf[0]).store_ref(leaf[1]).end_cell()
     right = begin_cell().store_uint(7, 8).store_ref(leaf[2]).store_ref(leaf[3]).end_cell()
-    return begin_cell().store_uint(1, 1).store_ref(left).store_ref(right).end_cell()
+    return cast(Cell, begin_cell().store_uint(1, 1).store_ref(left).store_ref(right).end_cell())
 
 
 class TestProofs:

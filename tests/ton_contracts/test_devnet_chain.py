@@ -335,6 +335,23 @@ class TestPersistence:
                 assert account_proof(chain, block, address(0).hash_part)
             assert chain.shard_account(address(0).hash_part, 1) == EMPTY_ACCOUNT
 
+    def test_a_long_chain_restarts_from_its_subtrees(self, tmp_path: Path) -> None:
+        path = tmp_path / "chain"
+        with opened(path) as chain:
+            for _ in range(520):
+                chain.tick()
+            assert len(chain.store.subtrees(99)) == 2
+            assert len(chain.store.subtrees(1)) == 1
+            head = chain.master
+        with opened(path) as chain:
+            for seqno in (0, 1, 255, 256, 257, 511, 512, 513, 520):
+                block = chain.block(MASTERCHAIN, seqno)
+                assert block is not None
+                assert chain.state(block).hash == block.state.hash
+            assert chain.tick().seqno == head.seqno + 1
+            prev = chain.prev_blocks(chain.master.seqno)
+            assert [block.seqno for block in prev.last_100] == [500, 400, 300, 200, 100, 0]
+
     def test_deleted_accounts_are_gone_and_remembered(self, tmp_path: Path) -> None:
         # SENDRAWMSG mode 128+32 of the whole balance to address(9): the account ends
         body = begin_cell().store_uint(0x10, 6).store_address(address(9)).store_uint(0, 111).end_cell()

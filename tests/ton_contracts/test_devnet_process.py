@@ -105,7 +105,9 @@ async def test_kill_and_restart_continue_the_same_chain(tmp_path: Path) -> None:
         assert again["liteservers"][0]["id"] == config["liteservers"][0]["id"]
         async with lite(again) as client:
             assert client.last_mc_block.seqno > before.seqno
-            assert (await client.raw_get_block(before)).info.seqno == before.seqno  # proved from the key block
+            assert (
+                await client.raw_get_block(before)
+            ).info.seqno == before.seqno  # proved from the key block
             assert (await client.get_account_state(TARGET)).balance == money
             assert [t.lt for t in await client.get_transactions(TARGET, 5)] == history
 

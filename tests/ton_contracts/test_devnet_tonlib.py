@@ -77,7 +77,9 @@ async def test_tonlib_accepts_the_chain(library: str, mode: SignatureMode) -> No
         net.fund(FUNDED, 3 * TON)
         net.tick(3)
         answers = await ask(library, net.config)
-        errors = {name: answer for name, answer in answers.items() if answer["@type"] in ("error", "timeout")}
+        errors = {
+            name: answer for name, answer in answers.items() if answer["@type"] in ("error", "timeout")
+        }
         assert not errors
         assert answers["head"]["last"]["seqno"] >= 3
         assert int(answers["account"]["balance"]) == net.chain.account(FUNDED.hash_part).balance  # type: ignore[union-attr]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nacl.signing import SigningKey
 from pytoniq.contract.wallets.wallet import WALLET_V4_R2_CODE
 from pytoniq_core import Address, Cell, begin_cell
@@ -59,7 +63,7 @@ def chain(emulator: Emulator) -> Iterator[TestChain]:
 
 def code(text: str) -> Cell:
     """TVM code from hexadecimal."""
-    return begin_cell().store_bytes(bytes.fromhex(text)).end_cell()
+    return cast(Cell, begin_cell().store_bytes(bytes.fromhex(text)).end_cell())
 
 
 # DROP DROP CTOS 4 PUSHINT SDSKIPFIRST LDMSGADDR DROP NEWC 16 PUSHINT SWAP 6 STU STSLICE
@@ -72,14 +76,14 @@ THROW_299 = code("F2C12B")
 
 def wallet_data(key: SigningKey) -> Cell:
     builder = begin_cell().store_uint(0, 32).store_uint(698983191, 32)
-    return builder.store_bytes(bytes(key.verify_key)).store_bit(0).end_cell()
+    return cast(Cell, builder.store_bytes(bytes(key.verify_key)).store_bit(0).end_cell())
 
 
 def wallet_order(key: SigningKey, seqno: int, until: int, message: Cell) -> Cell:
     order = begin_cell().store_uint(698983191, 32).store_uint(until, 32).store_uint(seqno, 32)
     payload = order.store_uint(0, 8).store_uint(3, 8).store_ref(message).end_cell()
     signature = bytes(key.sign(bytes(payload.hash)).signature)
-    return begin_cell().store_bytes(signature).store_cell(payload).end_cell()
+    return cast(Cell, begin_cell().store_bytes(signature).store_cell(payload).end_cell())
 
 
 class TestMessages:
@@ -209,6 +213,23 @@ class TestGetters:
         assert method_id("seqno") == 85143  # known from every wallet
         assert method_id(5) == 5
 
+    def test_p256(self, chain: TestChain) -> None:
+        """OpenSSL inside the emulator asks for random bytes here and fails in silence without."""
+        private = ec.generate_private_key(ec.SECP256R1())
+        digest = bytes(range(32))
+        der = private.sign(digest, ec.ECDSA(hashes.SHA256()))
+        signature = b"".join(part.to_bytes(32, "big") for part in decode_dss_signature(der))
+        point = private.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+        treasury = chain.treasury()
+        chain.add_account(treasury, TON, code=code("30F914"), data=EMPTY)  # P256_CHKSIGNU
+
+        def check(signed: bytes) -> list[Any]:
+            parts = [begin_cell().store_bytes(part).end_cell().begin_parse() for part in (signed, point)]
+            return chain.get(treasury, "x", int.from_bytes(digest, "big"), *parts)
+
+        assert check(signature) == [-1]
+        assert check(signature[::-1]) == [0]
+
     def test_gas_limit(self, chain: TestChain, emulator: Emulator) -> None:
         arguments: dict[str, Any] = {"address": NOBODY, "now": chain.now, "prev_blocks": chain.prev_blocks}
         enough = emulator.get_method(code("30F83400"), EMPTY, "x", **arguments)
@@ -285,9 +306,9 @@ class TestEmulator:
     def test_garbage_is_an_error_and_harmless(self, emulator: Emulator, part: str) -> None:
         account = make_account(NOBODY, TON, 0, code=EMPTY, data=EMPTY)
         message = internal_message(source=NOBODY, destination=NOBODY, value=TON)
-        given = (EMPTY, message) if part == "account" else (account, EMPTY)
+        state, sent = (EMPTY, message) if part == "account" else (account, EMPTY)
         with pytest.raises(EmulatorError):
-            emulator.transaction(*given, 10**9, 10**6)
+            emulator.transaction(state, sent, 10**9, 10**6)
         assert emulator.transaction(account, message, 10**9, 10**6).exit_code == 0
 
     def test_trap_ends_the_instance_and_emulators_recover(self) -> None:
@@ -303,6 +324,18 @@ class TestEmulator:
         with pytest.raises(EmulatorError, match="before"):
             host.call_text("_version")
         assert emulator.transaction(account, message, 10**9, 10**6).exit_code == 0  # on the shared one
+
+    def test_memory_grows(self) -> None:
+        host = shared_host()
+        kept: list[Emulator] = []
+        before = host.memory.size
+        account = make_account(NOBODY, TON, 0, code=EMPTY, data=EMPTY)
+        message = internal_message(source=NOBODY, destination=NOBODY, value=TON)
+        while host.memory.size == before and len(kept) < 200:
+            kept.append(Emulator("default"))
+            assert kept[-1].transaction(account, message, 10**9, 10**6).exit_code == 0
+        assert host.memory.size > before
+        assert kept[0].transaction(account, message, 10**9, 10**6).exit_code == 0
 
     def test_emulators_give_their_memory_back(self) -> None:
         host = shared_host()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ def _cell(bits: str, refs: list[Cell]) -> Cell:
     builder = begin_cell().store_bits(bits)
     for ref in refs[:4]:
         builder.store_ref(ref)
-    return builder.end_cell()
+    return cast(Cell, builder.end_cell())
 
 
 cells = st.recursive(

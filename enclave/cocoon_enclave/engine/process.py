@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cocoon_attestation.errors import EngineError
 from cocoon_enclave.engine import child, wire
-from cocoon_enclave.engine.protocol import Delta, EngineInfo, FinishReason, Generation, GenerationRequest
+from cocoon_enclave.engine.protocol import Delta, EngineInfo, FinishReason, GenerationRequest
 from cocoon_enclave.errors import ContextLengthError, EngineCrashedError, ModelRejectedError, NodeBusyError
 
 BACKOFF_S: Final = (0.2, 1.0, 5.0, 30.0)
@@ -154,7 +154,7 @@ class EngineProcess:
             await asyncio.to_thread(process.join)
         self._disconnect(EngineCrashedError("the engine was closed"))
 
-    def submit(self, request: GenerationRequest) -> Generation:
+    def submit(self, request: GenerationRequest) -> ProcessGeneration:
         """Queue a request; see `Engine.submit`."""
         if not self.ready:
             raise EngineCrashedError("the engine is not running")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Final
 
@@ -22,6 +24,7 @@ from cocoon_proxy.events import Completed, Data, Head, StreamEvent
 from cocoon_proxy.gateway import openai
 from cocoon_proxy.gateway.backend import Backend
 from cocoon_proxy.gateway.guard import Guard
+from cocoon_proxy.gateway.idempotency import IdempotencyKeys
 from cocoon_proxy.requests import CHAT_COMPLETIONS, COMPLETIONS, parse_request
 
 KEEP_ALIVE_S: Final = 15.0
@@ -51,15 +54,34 @@ class _Routes:
         self._backend = backend
         self._config = config
         self._keep_alive_s = keep_alive_s
+        self._keys = IdempotencyKeys(time.monotonic)
 
     async def complete(self, request: Request) -> Response | _StreamedAnswer:
         """POST of a chat or text completion."""
         endpoint = request.url.path
         body = await _read_body(request, self._config.max_body_bytes)
         info = parse_request(endpoint, body, max_bytes=self._config.max_body_bytes)
-        events = self._backend.stream(endpoint, body)
+        key = request.headers.get("idempotency-key")
+        if key is not None:
+            self._keys.claim(key, body)
+        events = self._tracked(self._backend.stream(endpoint, body), key)
         raw = request.headers.get("x-cocoon-raw") == "1"
         return _StreamedAnswer(events, stream=info.stream, raw=raw, keep_alive_s=self._keep_alive_s)
+
+    async def _tracked(
+        self, events: AsyncGenerator[StreamEvent, None], key: str | None
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """The events; frees the idempotency key if the request ends without charge."""
+        try:
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    if key is not None and isinstance(event, Completed):
+                        self._keys.completed(key, event.receipt_id)
+                    yield event
+        except CocoonError as error:
+            if key is not None and not openai.may_have_cost(error):
+                self._keys.release(key)
+            raise
 
     async def models(self, _: Request) -> Response:
         """GET of the model list."""

@@ -62,7 +62,7 @@ def error_response(error: CocoonError) -> ErrorResponse:
     match error:
         case ModelNotFoundError() | InvalidRequestError() | UnknownReceiptError():
             kind = "invalid_request_error"
-        case OutcomeUnknownError() | SealingError() | ReceiptRejectedError():
+        case _ if may_have_cost(error):
             status = 502
             headers["x-should-retry"] = "false"
         case EvidenceRejectedError():
@@ -78,7 +78,13 @@ def error_response(error: CocoonError) -> ErrorResponse:
             headers["retry-after"] = str(_RETRY_UNAVAILABLE_S)
         case RejectedError():
             kind = "attestation_error" if status == 403 else "invalid_request_error"
+            headers["x-should-retry"] = "false"
     return ErrorResponse(status=status, body=_error_body(error, kind), headers=headers)
+
+
+def may_have_cost(error: CocoonError) -> bool:
+    """True if the request may have been charged for, so that repeating it could cost twice."""
+    return isinstance(error, (OutcomeUnknownError, SealingError, ReceiptRejectedError))
 
 
 def _error_body(error: CocoonError, kind: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from pytoniq_core import Builder, Cell, begin_cell
 
@@ -172,7 +172,9 @@ def _info(identity: Identity, workchain: int, previous: Block, frame: Frame) -> 
     builder.store_uint(frame.start_lt, 64).store_uint(frame.end_lt, 64)
     builder.store_uint(0 if is_shard else validator_set_hash(identity.validator), 32).store_uint(0, 32)
     builder.store_uint(max(seqno - 1, 0), 32).store_uint(0 if seqno <= 1 else 1, 32)
-    return builder.store_uint(0xC4, 8).store_uint(GLOBAL_VERSION, 32).store_uint(CAPABILITIES, 64)
+    return cast(
+        Builder, builder.store_uint(0xC4, 8).store_uint(GLOBAL_VERSION, 32).store_uint(CAPABILITIES, 64)
+    )
 
 
 def _extra(identity: Identity, accounts: Cell, seed: bytes) -> Builder:
@@ -180,7 +182,7 @@ def _extra(identity: Identity, accounts: Cell, seed: bytes) -> Builder:
     incoming = store_currency(begin_cell().store_bit(0).store_coins(0), 0).end_cell()
     outgoing = store_currency(begin_cell().store_bit(0), 0).end_cell()
     builder = begin_cell().store_uint(0x4A33F6FD, 32).store_ref(incoming).store_ref(outgoing)
-    return builder.store_ref(accounts).store_bytes(seed).store_bytes(identity.validator)
+    return cast(Builder, builder.store_ref(accounts).store_bytes(seed).store_bytes(identity.validator))
 
 
 def _value_flow() -> Cell:
@@ -189,7 +191,7 @@ def _value_flow() -> Cell:
         store_currency(four, 0)
     cell = four.end_cell()
     builder = begin_cell().store_uint(0xB8E48DFB, 32).store_ref(cell)
-    return store_currency(builder, 0).store_ref(cell).end_cell()
+    return cast(Cell, store_currency(builder, 0).store_ref(cell).end_cell())
 
 
 def _finish(

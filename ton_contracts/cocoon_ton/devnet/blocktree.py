@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from pytoniq_core import Builder, Cell, begin_cell
 
@@ -42,7 +42,7 @@ class Subtree:
         _store_extra(builder, self.has_key, self.max_lt)
         if self.block is not None:
             store_block_ref(builder.store_bit(int(self.block.is_key)), self.block)
-        return builder.end_cell()
+        return cast(Cell, builder.end_cell())
 
 
 class BlockTree:
@@ -86,7 +86,7 @@ class BlockTree:
         builder.store_ref(part.cell("", part.level)).store_ref(self._cell(index + 1, part.level))
         here = self.spine[index:]
         _store_extra(builder, any(p.has_key for p in here), max(p.max_lt for p in here))
-        return builder.end_cell()
+        return cast(Cell, builder.end_cell())
 
 
 def _merge(left: Subtree, right: Subtree) -> Subtree:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from pytoniq_core import Cell, begin_cell
 from pytoniq_core.boc.builder import Builder
@@ -64,14 +64,14 @@ class Keep(enum.Enum):
 def pruned(cell: Cell | Stub) -> Cell:
     """Pruned branch of level 1 that stands for `cell`."""
     builder = Builder(type_=1).store_uint(1, 8).store_uint(1, 8)
-    return builder.store_bytes(cell.get_hash(0)).store_uint(cell.get_depth(0), 16).end_cell()
+    return cast(Cell, builder.store_bytes(cell.get_hash(0)).store_uint(cell.get_depth(0), 16).end_cell())
 
 
 def merkle_proof(body: Cell) -> Cell:
     """Merkle proof cell around a pruned tree."""
     builder = Builder(type_=3).store_uint(3, 8)
     builder.store_bytes(body.get_hash(0)).store_uint(body.get_depth(0), 16)
-    return builder.store_ref(body).end_cell()
+    return cast(Cell, builder.store_ref(body).end_cell())
 
 
 def merkle_update(old: Cell | Stub, new: Cell | Stub) -> Cell:
@@ -79,7 +79,7 @@ def merkle_update(old: Cell | Stub, new: Cell | Stub) -> Cell:
     builder = Builder(type_=4).store_uint(4, 8)
     builder.store_bytes(old.get_hash(0)).store_bytes(new.get_hash(0))
     builder.store_uint(old.get_depth(0), 16).store_uint(new.get_depth(0), 16)
-    return builder.store_ref(pruned(old)).store_ref(pruned(new)).end_cell()
+    return cast(Cell, builder.store_ref(pruned(old)).store_ref(pruned(new)).end_cell())
 
 
 def prune(root: Cell, keep: Callable[[Path, Cell], Keep]) -> Cell:
@@ -89,14 +89,16 @@ def prune(root: Cell, keep: Callable[[Path, Cell], Keep]) -> Cell:
     """
 
     def visit(cell: Cell | Stub, path: Path) -> Cell:
+        if isinstance(cell, Stub):
+            return pruned(cell)
         decision = keep(path, cell)
-        if decision is Keep.CUT or isinstance(cell, Stub):
+        if decision is Keep.CUT:
             return pruned(cell)
         if decision is Keep.WHOLE or cell.is_exotic:
             return cell
         builder = begin_cell().store_bits(cell.bits)
         for index, child in enumerate(cell.refs):
             builder.store_ref(visit(child, (*path, index)))
-        return builder.end_cell()
+        return cast(Cell, builder.end_cell())
 
     return visit(root, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from pytoniq_core import Cell, begin_cell
 
@@ -215,13 +215,13 @@ class Chain:
             return self._full[account]
         entry = self.account(account, seqno)
         if entry is None:
-            return EMPTY_ACCOUNT
+            return cast(Cell, EMPTY_ACCOUNT)
         cell = Cell.one_from_boc(self.store.account_boc(entry.account.hash))
         builder = begin_cell().store_ref(cell).store_bytes(entry.last_hash).store_uint(entry.last_lt, 64)
         result = builder.end_cell()
         if seqno is None:
             self._remember_account(account, result)
-        return result
+        return cast(Cell, result)
 
     def account(self, account: bytes, seqno: int | None = None) -> AccountEntry | None:
         """The dictionary entry of an account after block `seqno` (None: the newest)."""

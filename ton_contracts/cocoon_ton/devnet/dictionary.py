@@ -53,11 +53,11 @@ def plain_dict(items: Iterable[tuple[int, Cell]], bits: int) -> Cell:
         common = _common(first, last)
         builder = begin_cell().store_bits(label_bits(first[:common], size))
         if common == size:
-            return builder.store_ref(entries[0][1]).end_cell()
+            return cast(Cell, builder.store_ref(entries[0][1]).end_cell())
         split = _split(entries, common)
         for part in (entries[:split], entries[split:]):
             builder.store_ref(build([(k[common + 1 :], v) for k, v in part], size - common - 1))
-        return builder.end_cell()
+        return cast(Cell, builder.end_cell())
 
     return build(sorted((format(key, f"0{bits}b"), value) for key, value in dict(items).items()), bits)
 
@@ -79,9 +79,7 @@ class AugDict(Generic[V, X]):
 
     __slots__ = ("_aug", "bits", "root")
 
-    def __init__(
-        self, bits: int, augmentation: Augmentation[V, X], root: Node[V, X] | None = None
-    ) -> None:
+    def __init__(self, bits: int, augmentation: Augmentation[V, X], root: Node[V, X] | None = None) -> None:
         self.bits = bits
         self._aug = augmentation
         self.root = root

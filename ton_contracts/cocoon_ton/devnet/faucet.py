@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from nacl.signing import SigningKey
 from pytoniq.contract.wallets.wallet import WALLET_V4_R2_CODE
@@ -37,9 +37,7 @@ class Faucet:
 
     def genesis_account(self) -> Cell:
         """The wallet's ``ShardAccount`` in the zerostate."""
-        return make_account(
-            self.address, FAUCET_BALANCE, 0, code=WALLET_V4_R2_CODE, data=self._data
-        )
+        return make_account(self.address, FAUCET_BALANCE, 0, code=WALLET_V4_R2_CODE, data=self._data)
 
     def document(self) -> dict[str, object]:
         """What ``faucet.json`` holds. `seed` is the secret: 32 bytes of an Ed25519 key."""
@@ -82,4 +80,4 @@ class Faucet:
 def wallet_data(owner: bytes) -> Cell:
     """Initial data of a v4r2 wallet: seqno, wallet id, public key, no plugins."""
     builder = begin_cell().store_uint(0, 32).store_uint(WALLET_ID, 32)
-    return builder.store_bytes(owner).store_bit(0).end_cell()
+    return cast(Cell, builder.store_bytes(owner).store_bit(0).end_cell())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from nacl.signing import SigningKey
-from pytoniq_core import Cell, begin_cell
+from pytoniq_core import Cell, Slice, begin_cell
 from pytoniq_core.boc.hashmap.hashmap import HashMap
 
 from cocoon_ton.devnet.dictionary import plain_dict
@@ -32,7 +32,7 @@ class ConfigDict:
 def make_config(validator_key: bytes, global_id: int, base: ConfigName = "slim") -> ConfigDict:
     """A mainnet configuration with this validator (param 34) and this global id (param 19)."""
     source = Cell.one_from_boc(load_sandbox().config(base)).begin_parse()
-    params: dict[int, Cell] = HashMap.parse(source, 32, value_deserializer=lambda part: part.load_ref())
+    params = _params(source)
     params[19] = begin_cell().store_int(global_id, 32).end_cell()
     params[34] = _validators(validator_key)
     for gone in (32, 33, 35, 36, 37):  # previous and next validator sets
@@ -43,8 +43,11 @@ def make_config(validator_key: bytes, global_id: int, base: ConfigName = "slim")
 def read_config(boc: bytes) -> ConfigDict:
     """A configuration from its BoC."""
     root = Cell.one_from_boc(boc)
-    params = HashMap.parse(root.begin_parse(), 32, value_deserializer=lambda part: part.load_ref())
-    return ConfigDict(root=root, params=params)
+    return ConfigDict(root=root, params=_params(root.begin_parse()))
+
+
+def _params(source: Slice) -> dict[int, Cell]:
+    return HashMap.parse(source, 32, value_deserializer=lambda part: part.load_ref()) or {}
 
 
 def _validators(public_key: bytes) -> Cell:
@@ -54,7 +57,7 @@ def _validators(public_key: bytes) -> Cell:
     entry = begin_cell().store_bits("110" + format(16, "05b")).store_cell(descriptor.end_cell()).end_cell()
     builder = begin_cell().store_uint(0x12, 8).store_uint(0, 32).store_uint(0xFFFFFFFF, 32)
     builder.store_uint(1, 16).store_uint(1, 16).store_uint(1, 64)
-    return builder.store_bit(1).store_ref(entry).end_cell()
+    return cast(Cell, builder.store_bit(1).store_ref(entry).end_cell())
 
 
 def short_key_id(public_key: bytes) -> bytes:

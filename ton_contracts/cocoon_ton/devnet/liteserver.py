@@ -29,9 +29,7 @@ MAX_WAIT: Final = 60.0
 class LiteServer:
     """Answers queries about a chain. `new_block` must be called after every block."""
 
-    def __init__(
-        self, chain: Chain, key: SigningKey, *, mode: SignatureMode, faults: Faults
-    ) -> None:
+    def __init__(self, chain: Chain, key: SigningKey, *, mode: SignatureMode, faults: Faults) -> None:
         self.faults = faults
         self._chain = chain
         self._answers = Answers(chain, key, mode, self.faults)

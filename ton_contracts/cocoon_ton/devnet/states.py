@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from pytoniq_core import Builder, Cell, begin_cell
 
@@ -38,7 +38,9 @@ class _AccountAugmentation:
         store_currency(builder.store_uint(0, 5), extra)
 
     def store_value(self, builder: Builder, value: AccountEntry) -> None:
-        builder.store_ref(value.account).store_bytes(value.last_hash).store_uint(value.last_lt, 64)
+        builder.store_ref(cast(Cell, value.account)).store_bytes(value.last_hash).store_uint(
+            value.last_lt, 64
+        )
 
 
 AccountDict: TypeAlias = AugDict[AccountEntry, int]
@@ -69,7 +71,7 @@ def _state_head(global_id: int, workchain: int, seqno: int, utime: int, lt: int)
     builder = begin_cell().store_uint(0x9023AFE2, 32).store_int(global_id, 32)
     store_shard_ident(builder, workchain).store_uint(seqno, 32).store_uint(0, 32)
     builder.store_uint(utime, 32).store_uint(lt, 64).store_uint(max(seqno - 1, 0), 32)
-    return builder.store_ref(_OUT_QUEUE).store_bit(0)
+    return cast(Builder, builder.store_ref(_OUT_QUEUE).store_bit(0))
 
 
 def _balances(total: int, master: Block | None) -> Cell:
@@ -79,7 +81,7 @@ def _balances(total: int, master: Block | None) -> Cell:
         builder.store_bit(0)
     else:
         store_block_ref(builder.store_bit(1), master)
-    return builder.end_cell()
+    return cast(Cell, builder.end_cell())
 
 
 def shard_state(
@@ -88,7 +90,7 @@ def shard_state(
     """State of the basechain. `master` is the masterchain block it refers to, None at seqno 0."""
     builder = _state_head(global_id, BASECHAIN, seqno, utime, lt)
     builder.store_ref(accounts_cell(accounts)).store_ref(_balances(total_balance(accounts), master))
-    return builder.store_bit(0).end_cell()
+    return cast(Cell, builder.store_bit(0).end_cell())
 
 
 def shard_hashes(master_seqno: int, shard: Block) -> Cell:
@@ -123,7 +125,7 @@ def master_state(
     extra.store_bit(1).store_ref(shard_hashes(seqno, shard))
     extra.store_bytes(_CONFIG_ADDRESS).store_ref(config)
     extra.store_ref(_extra_info(seqno, previous, key_block))
-    return builder.store_bit(1).store_ref(store_currency(extra, total).end_cell()).end_cell()
+    return cast(Cell, builder.store_bit(1).store_ref(store_currency(extra, total).end_cell()).end_cell())
 
 
 def _extra_info(seqno: int, previous: BlockTree, key_block: Block | None) -> Cell:
@@ -139,4 +141,4 @@ def _extra_info(seqno: int, previous: BlockTree, key_block: Block | None) -> Cel
         builder.store_bit(0)
     else:
         store_block_ref(builder.store_bit(1), key_block)
-    return builder.end_cell()
+    return cast(Cell, builder.end_cell())

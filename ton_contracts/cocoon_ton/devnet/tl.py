@@ -22,7 +22,10 @@ def schemas() -> TlSchemas:
 
 def tag(name: str) -> bytes:
     """The 4 bytes in front of a boxed value."""
-    return bytes(schemas().get_by_name(name).little_id())
+    schema = schemas().get_by_name(name)
+    if schema is None:
+        raise MalformedError(f"TL: unknown constructor {name}")
+    return bytes(schema.little_id())
 
 
 def write(name: str, fields: Fields, *, boxed: bool = True) -> bytes:

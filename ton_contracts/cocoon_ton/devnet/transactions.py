@@ -70,9 +70,7 @@ class TransactionAnswers:
 
     def _list(self, query: tl.Fields) -> Answer:
         block, part, incomplete = self._page(query)
-        ids = [
-            {"mode": 7, "account": r.account.hex(), "lt": r.lt, "hash": r.hash.hex()} for r in part
-        ]
+        ids = [{"mode": 7, "account": r.account.hex(), "lt": r.lt, "hash": r.hash.hex()} for r in part]
         fields = self._listed(query, block, incomplete)
         return "liteServer.blockTransactions", fields | {"ids": ids}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, cast
 
 from pytoniq_core import Builder, Cell, begin_cell
 
@@ -105,13 +105,13 @@ def account_key(account: bytes) -> str:
 
 def store_currency(builder: Builder, amount: int) -> Builder:
     """``CurrencyCollection`` without extra currencies."""
-    return builder.store_coins(amount).store_bit(0)
+    return cast(Builder, builder.store_coins(amount).store_bit(0))
 
 
 def store_block_ref(builder: Builder, block: Block) -> Builder:
     """``ExtBlkRef``."""
     builder.store_uint(block.end_lt, 64).store_uint(block.seqno, 32)
-    return builder.store_bytes(block.id.root_hash).store_bytes(block.id.file_hash)
+    return cast(Builder, builder.store_bytes(block.id.root_hash).store_bytes(block.id.file_hash))
 
 
 def block_ref(block: Block) -> Cell:
@@ -121,4 +121,6 @@ def block_ref(block: Block) -> Cell:
 
 def store_shard_ident(builder: Builder, workchain: int) -> Builder:
     """``ShardIdent`` of the whole workchain."""
-    return builder.store_uint(0, 2).store_uint(0, 6).store_int(workchain, 32).store_uint(0, 64)
+    return cast(
+        Builder, builder.store_uint(0, 2).store_uint(0, 6).store_int(workchain, 32).store_uint(0, 64)
+    )

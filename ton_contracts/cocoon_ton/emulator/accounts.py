@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
-from pytoniq_core import Account, Address, Cell, StateInit, begin_cell
+from pytoniq_core import Account, Address, Builder, Cell, StateInit, begin_cell
 
 NO_ACCOUNT: Final = begin_cell().store_bit(0).end_cell()
 EMPTY_ACCOUNT: Final = (
@@ -55,8 +55,8 @@ def make_account(
         builder.store_uint(0, 2)
     else:
         builder.store_bit(1).store_cell(state_init(code, data or begin_cell().end_cell()))
-    return (
-        begin_cell().store_ref(builder.end_cell()).store_bytes(bytes(32)).store_uint(0, 64).end_cell()
+    return cast(
+        Cell, begin_cell().store_ref(builder.end_cell()).store_bytes(bytes(32)).store_uint(0, 64).end_cell()
     )
 
 
@@ -95,9 +95,10 @@ def external_message(destination: Address, body: Cell | None = None, init: Cell 
     return _finish(builder, body, init)
 
 
-def _finish(builder: Cell, body: Cell | None, init: Cell | None) -> Cell:
+def _finish(builder: Builder, body: Cell | None, init: Cell | None) -> Cell:
     if init is None:
         builder.store_bit(0)
     else:
         builder.store_bit(1).store_bit(1).store_ref(init)
-    return builder.store_bit(1).store_ref(body if body is not None else begin_cell().end_cell()).end_cell()
+    builder.store_bit(1).store_ref(body if body is not None else begin_cell().end_cell())
+    return builder.end_cell()

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pytoniq_core import Address, Cell, MessageAny
 from pytoniq_core.crypto.crc import crc16
@@ -244,7 +244,7 @@ def _output(text: str) -> dict[str, Any]:
 
 def _destination(message: Cell) -> Address:
     try:
-        return MessageAny.deserialize(message.begin_parse()).info.dest
+        return cast(Address, MessageAny.deserialize(message.begin_parse()).info.dest)
     except Exception as error:  # pytoniq-core raises whatever it meets
         raise EmulatorError(f"not a message: {error}") from error
 

@@ -54,9 +54,7 @@ def compile_modules(sandbox: Sandbox, directory: Path | None = None) -> Modules:
     return Modules(engine=engine, main=main, invoke=invoke, table=table)
 
 
-def _invoke_signatures(
-    main: wasmtime.Module, sandbox: Sandbox
-) -> dict[str, tuple[list[str], list[str]]]:
+def _invoke_signatures(main: wasmtime.Module, sandbox: Sandbox) -> dict[str, tuple[list[str], list[str]]]:
     signatures = {}
     for item in main.imports:
         name, kind = item.name, item.type

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from pytoniq_core import Address, Cell, MessageAny, begin_cell
 
@@ -82,9 +82,7 @@ class SendResult:
 
     def on(self, address: Address, opcode: int | None = None) -> list[EmulatedTransaction]:
         """The transactions of one account, with one opcode if given."""
-        return [
-            t for t in self.transactions if t.address == address and opcode in (None, t.in_opcode)
-        ]
+        return [t for t in self.transactions if t.address == address and opcode in (None, t.in_opcode)]
 
 
 class TestChain:
@@ -119,7 +117,7 @@ class TestChain:
 
     def shard_account(self, address: Address) -> Cell:
         """The ``ShardAccount`` cell; an empty one if there is no account."""
-        return self._accounts.get(address, EMPTY_ACCOUNT)
+        return cast(Cell, self._accounts.get(address, EMPTY_ACCOUNT))
 
     def account(self, address: Address) -> AccountView:
         """What the account holds."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from pytoniq_core import Address, Cell, MessageAny, Transaction
+from pytoniq_core.tlb.transaction import InternalMsgInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +57,23 @@ class EmulatedTransaction:
     @property
     def fees(self) -> int:
         """`total_fees` and the forward fees that its internal out-messages carry along."""
-        return self.total_fees + sum(
-            int(m.info.fwd_fee + m.info.ihr_fee) for m in self.outgoing if m.is_internal
-        )
+        carried = (m.info for m in self.outgoing if isinstance(m.info, InternalMsgInfo))
+        return self.total_fees + sum(int(info.fwd_fee + info.ihr_fee) for info in carried)
+
+    @property
+    def _compute(self) -> Any:
+        return self.parsed.description.compute_ph
 
     @property
     def compute_skipped(self) -> str | None:
         """Why the compute phase was skipped, or None."""
-        phase = self.parsed.description.compute_ph
+        phase = self._compute
         return str(phase.reason.type_) if phase.type_ == "skipped" else None
 
     @property
     def exit_code(self) -> int | None:
         """Exit code of the contract; None if it did not run."""
-        phase = self.parsed.description.compute_ph
+        phase = self._compute
         return None if phase.type_ == "skipped" else int(phase.exit_code)
 
     @property
@@ -80,7 +85,7 @@ class EmulatedTransaction:
     @property
     def gas_used(self) -> int:
         """Gas of the compute phase, 0 if skipped."""
-        phase = self.parsed.description.compute_ph
+        phase = self._compute
         return 0 if phase.type_ == "skipped" else int(phase.gas_used)
 
     @property

@@ -116,9 +116,7 @@ class LiteChain:
         answers = await self._pool.all(offer)
         if any(accepted for _, accepted in answers):
             return
-        if refusals:
-            raise MessageRefusedError(refusals[0])
-        raise ChainUnavailableError("no liteserver took the message")
+        raise MessageRefusedError(refusals[0])
 
     async def _block(self, at: BlockRef | None) -> ProvedBlock:
         if at is None:

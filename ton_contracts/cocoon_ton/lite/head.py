@@ -7,6 +7,8 @@ back behind a block that it has proved, and never hands out a head older than th
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from cocoon_ton.lite.trust import TrustMode
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.proof.answers import block_id, block_id_query, parse_header_answer, parse_walk
 from cocoon_ton.proof.blocks import BackLink, ChainWalker, ForwardLink, Link, ProvedBlock, verify_walk
-from cocoon_ton.values import MASTERCHAIN, BlockId
+from cocoon_ton.values import FULL_SHARD, MASTERCHAIN, BlockId
 
 _REMEMBERED_BLOCKS = 256
 _PROVE_MINIMUM = 3
@@ -53,8 +55,7 @@ class HeadTracker:
         """The newest proved block. Raises `StaleHeadError` if it is older than the bound."""
         async with self._lock:
             if self._best is None or time.monotonic() - self._polled_at >= self._ttl:
-                await self._poll()
-                self._polled_at = time.monotonic()
+                await self._poll_or_keep()
             if self._best is None:
                 raise ChainUnavailableError("no liteserver shows a masterchain block")
             age = self._clock() - self._best.ref.utime
@@ -77,49 +78,45 @@ class HeadTracker:
                 found = await self._pool.first(
                     lambda server: self.walk(server, self._walker, head.ref.id, wanted)
                 )
-                self._remember(found)
+                found = self._remember(found)
         if found.ref.id != wanted:
             raise ChainProofError("the block is not the one on the chain")
         return found
 
+    async def _poll_or_keep(self) -> None:
+        """Poll; while no liteserver answers, the head that was proved before serves until it is too old."""
+        try:
+            await self._poll()
+            self._polled_at = time.monotonic()
+        except ChainUnavailableError:
+            if self._best is None:
+                raise
+
     async def _poll(self) -> None:
         shown = await self._pool.all(self._shown)
-        if not shown:
-            await self._pool.first(self._shown)  # raises what is wrong
         if self._trust is TrustMode.PROVE:
-            shown = self._agreed(shown)
-        newest_first = sorted(shown, key=lambda pair: pair[1].seqno, reverse=True)
+            shown = await self._agreed(shown)
         lie: ChainProofError | None = None
-        for server, block in newest_first:
-            if self._best is not None and block.seqno <= self._best.ref.seqno:
-                if block.seqno == self._best.ref.seqno and block != self._best.ref.id:
-                    lie = await self._fork(server, block)
-                    continue
-                return
+        for server, block in sorted(shown, key=lambda pair: pair[1].seqno, reverse=True):
+            best = self._best
+            if best is not None and block.seqno < best.ref.seqno:
+                break
+            if best is not None and block == best.ref.id:
+                continue
             try:
-                await self._adopt(server, block)
-                return
+                proved = await self._prove(server, block)
             except ChainProofError as error:
                 server.distrust(str(error))
                 lie = lie or error
+                continue
             except ChainUnavailableError:
                 continue
+            if best is not None and block.seqno == best.ref.seqno:
+                self._best = None
+                raise ChainProofError("two proved blocks have the same number: the chain has forked")
+            self._best = self._remember(proved)
         if self._best is None and lie is not None:
             raise lie
-
-    async def _fork(self, server: Server, block: BlockId) -> ChainProofError:
-        """Deal with a second block of the head's number: a lie, unless the validators signed both."""
-        try:
-            await self._prove(server, block)
-        except (ChainProofError, ChainUnavailableError) as error:
-            server.distrust(str(error))
-            return ChainProofError("liteserver shows another block of the same number")
-        self._best = None
-        raise ChainProofError("two proved blocks have the same number: the chain has forked")
-
-    async def _adopt(self, server: Server, block: BlockId) -> None:
-        self._best = await self._prove(server, block)
-        self._remember(self._best)
 
     async def _prove(self, server: Server, block: BlockId) -> ProvedBlock:
         if self._trust is not TrustMode.VERIFY:
@@ -132,16 +129,23 @@ class HeadTracker:
             self._anchor = signers[-1]  # a key block, proved by being read as one
         return proved
 
-    def _remember(self, block: ProvedBlock) -> None:
-        self._known[block.ref.root_hash] = block
+    def _remember(self, block: ProvedBlock) -> ProvedBlock:
+        """Keep what is needed to answer about `block`; its links hold whole configurations."""
+        kept = dataclasses.replace(block, links=())
+        self._known[block.ref.root_hash] = kept
         while len(self._known) > _REMEMBERED_BLOCKS:
             self._known.popitem(last=False)
+        return kept
 
-    def _agreed(self, shown: list[tuple[Server, BlockId]]) -> list[tuple[Server, BlockId]]:
-        votes = Counter(block for _, block in shown)
-        for block, count in votes.most_common(1):
-            if count * 3 > len(self._pool.servers) * 2:
-                return [(server, shown_block) for server, shown_block in shown if shown_block == block]
+    async def _agreed(self, shown: list[tuple[Server, BlockId]]) -> list[tuple[Server, BlockId]]:
+        """The newest block that more than two thirds of all servers have, if they name it alike."""
+        enough = len(self._pool.servers) * 2 // 3 + 1
+        if len(shown) >= enough:
+            seqno = sorted((block.seqno for _, block in shown), reverse=True)[enough - 1]
+            named = await self._pool.all(functools.partial(_named, seqno))
+            block, count = Counter(block for _, block in named).most_common(1)[0]
+            if count >= enough:
+                return [(server, candidate) for server, candidate in named if candidate == block]
         raise ChainUnavailableError("liteservers do not agree on a masterchain block; try again")
 
     @staticmethod
@@ -176,3 +180,13 @@ class HeadTracker:
             answer = await server.query("getBlockHeader", {"id": block_id_query(target), "mode": 0})
             header = parse_header_answer(answer, target)
         return verify_walk(walker, start, links, target, header)
+
+
+async def _named(seqno: int, server: Server) -> BlockId:
+    """What one server calls the masterchain block `seqno`."""
+    wanted = {"workchain": MASTERCHAIN, "shard": FULL_SHARD, "seqno": seqno}
+    answer = await server.query("lookupBlock", {"mode": 1, "id": wanted, "lt": None, "utime": None})
+    block = block_id(answer.get("id", {}))
+    if (block.workchain, block.shard, block.seqno) != (MASTERCHAIN, FULL_SHARD, seqno):
+        raise ChainProofError("liteserver answered about another block")
+    return block

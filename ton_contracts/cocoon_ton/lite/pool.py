@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cocoon_ton.errors import ChainProofError, ChainUnavailableError
@@ -11,6 +12,23 @@ from cocoon_ton.lite.server import Server
 from cocoon_ton.network import Liteserver
 
 _T = TypeVar("_T")
+
+
+async def _attempt(ask: Callable[[Server], Awaitable[_T]], server: Server) -> _T | _Failure:
+    try:
+        return await ask(server)
+    except ChainProofError as error:
+        server.distrust(str(error))
+        return _Failure(error)
+    except ChainUnavailableError as error:
+        return _Failure(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error in place of an answer."""
+
+    error: ChainProofError | ChainUnavailableError
 
 
 class ServerPool:
@@ -42,20 +60,22 @@ class ServerPool:
         raise lie or silence or ChainUnavailableError("the network has no liteservers")
 
     async def all(self, ask: Callable[[Server], Awaitable[_T]]) -> list[tuple[Server, _T]]:
-        """The answers of all usable servers at once; servers that fail are left out."""
-        servers = self.usable()
-        results = await asyncio.gather(*(self._try(ask, server) for server in servers))
-        return [(server, result[0]) for server, result in zip(servers, results, strict=True) if result]
+        """The answers of all usable servers at once; servers that fail are left out.
 
-    @staticmethod
-    async def _try(ask: Callable[[Server], Awaitable[_T]], server: Server) -> tuple[_T] | None:
-        try:
-            return (await ask(server),)
-        except ChainProofError as error:
-            server.distrust(str(error))
-        except ChainUnavailableError:
-            pass
-        return None
+        Raises one of the failures if all fail.
+        """
+        servers = self.usable()
+        results = await asyncio.gather(*(_attempt(ask, server) for server in servers))
+        good: list[tuple[Server, _T]] = []
+        failure: ChainProofError | ChainUnavailableError | None = None
+        for server, result in zip(servers, results, strict=True):
+            if isinstance(result, _Failure):
+                failure = failure or result.error
+            else:
+                good.append((server, result))
+        if failure is not None and not good:
+            raise failure
+        return good
 
     async def close(self) -> None:
         """Close all connections."""

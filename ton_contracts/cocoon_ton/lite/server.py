@@ -7,6 +7,8 @@ import logging
 import time
 from typing import Any
 
+from nacl.exceptions import CryptoError
+
 from cocoon_ton.errors import ChainUnavailableError
 from cocoon_ton.lite.transport import LiteServerError, Transport
 from cocoon_ton.network import Liteserver
@@ -81,10 +83,10 @@ class Server:
             await self.close()
             if time.monotonic() < self._not_before:
                 raise ChainUnavailableError(f"liteserver {self.name} is down; trying again soon")
-            transport = Transport(self._address, self._timeout)
             try:
+                transport = Transport(self._address, self._timeout)
                 await transport.connect()
-            except (OSError, EOFError) as error:  # IncompleteReadError is an EOFError
+            except (OSError, EOFError, CryptoError) as error:  # IncompleteReadError is an EOFError
                 self._failed()
                 raise ChainUnavailableError(f"cannot connect to liteserver {self.name}") from error
             self._transport, self._failures, self._not_before = transport, 0, 0.0

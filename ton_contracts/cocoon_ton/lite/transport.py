@@ -107,6 +107,8 @@ class Transport(LiteClient):
                 raw = await future
         finally:
             self._answers.pop(query_id, None)
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # looked at, should nobody have waited for it
         return self._parse(raw)
 
     async def close(self) -> None:

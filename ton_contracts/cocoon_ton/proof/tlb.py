@@ -195,21 +195,30 @@ def read_accounts(tree: ProofTree, workchain: int, prefix: str) -> Cell | None:
 
 
 def find_old_block(tree: ProofTree, info: Cell, seqno: int) -> BlockId | None:
-    """The masterchain block `seqno` in ``prev_blocks`` of a masterchain state."""
+    """The masterchain block `seqno` in a masterchain state: its last key block, or in ``prev_blocks``."""
     part = tree.open(info)
     part.skip_bits(16 + 32 + 32 + 1)
-    if not part.load_bit():
-        return None
-    leaf = lookup(tree, part.load_ref(), format(seqno, "032b"))
+    root = part.load_ref() if part.load_bit() else None
+    part.skip_bits(1 + 64 + 1)  # KeyMaxLt, after_key_block
+    if part.load_bit():
+        key_block = _ext_block_ref(part)
+        if key_block.seqno == seqno:
+            return key_block
+    leaf = None if root is None else lookup(tree, root, format(seqno, "032b"))
     if leaf is None:
         return None
-    leaf.skip_bits(1 + 64 + 1 + 64)  # KeyMaxLt, key flag, end_lt
+    leaf.skip_bits(1 + 64 + 1)  # KeyMaxLt, key flag
+    return _ext_block_ref(leaf)
+
+
+def _ext_block_ref(part: Slice) -> BlockId:
+    part.skip_bits(64)  # end_lt
     return BlockId(
         workchain=MASTERCHAIN,
         shard=FULL_SHARD,
-        seqno=leaf.load_uint(32),
-        root_hash=leaf.load_bytes(32),
-        file_hash=leaf.load_bytes(32),
+        seqno=part.load_uint(32),
+        root_hash=part.load_bytes(32),
+        file_hash=part.load_bytes(32),
     )
 
 

@@ -1,0 +1,285 @@
+"""What becomes of a request when a node, the connection, the consumer or this process fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cocoon_attestation.errors import PaymentError
+from cocoon_proxy import events as e
+from cocoon_proxy.errors import (
+    NodeBusyError,
+    NodeUnavailableError,
+    NoEligibleNodeError,
+    OutcomeUnknownError,
+)
+from cocoon_ton.channel import ChannelState, parse_channel
+
+if TYPE_CHECKING:
+    from tests.proxy.harness import FakeEnclave, Network
+
+CHAT = "/v1/chat/completions"
+
+
+# ---- moving on, and not
+
+
+async def test_a_dead_node_is_left_for_another(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    second = await network.add_enclave(
+        prices=harness.PriceList(prompt=10**9, cached=10**9, completion=10**9)
+    )
+    await enclave.stop()
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+        assert answer.completed.node == second.node.hex()
+        await client.complete(CHAT, harness.body())
+    (moved,) = network.of(e.FailedOver)
+    assert (moved.node, moved.code) == (enclave.node.hex(), "node_unavailable")
+
+
+@pytest.mark.parametrize("evidence", [b"", b"\xff" * 50])
+async def test_evidence_that_does_not_parse_is_the_nodes_fault(
+    network: Network, enclave: FakeEnclave, harness: Any, evidence: bytes
+) -> None:
+    enclave.make_evidence = lambda challenge: evidence  # type: ignore[method-assign]
+    async with network.client() as client:
+        with pytest.raises(NodeUnavailableError, match="malformed"):
+            await client.complete(CHAT, harness.body())
+    assert not network.of(e.EvidenceChecked)[0].accepted
+    assert not enclave.sealed_seen
+
+
+async def test_an_endpoint_that_is_none_is_skipped(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    listing = enclave.listing
+    listing.endpoint = "unix:/etc/passwd"
+    network.publish(listing)
+    async with network.client() as client:
+        with pytest.raises(NodeUnavailableError):
+            await client.complete(CHAT, harness.body())
+
+
+async def test_a_busy_node_is_left_for_another_and_costs_nothing(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    dear = harness.PriceList(prompt=10**9, cached=10**9, completion=10**9)
+    second = await network.add_enclave(prices=dear)
+    enclave.script.error = ["node_busy"]
+    enclave.script.refuse = [(429, "node_busy")]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+        assert answer.completed.node == second.node.hex()
+        network.clock_offset = 10.0
+        await client.complete(CHAT, harness.body())
+        channels = {row.node: row.account for row in await client.channels()}
+    assert channels[enclave.node].verified == channels[enclave.node].in_flight == 0
+
+
+async def test_only_busy_nodes_give_an_error_that_may_be_retried(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.error = ["node_busy"]
+    async with network.client() as client:
+        with pytest.raises(NodeBusyError):
+            await client.complete(CHAT, harness.body())
+        with pytest.raises(NoEligibleNodeError) as caught:
+            await client.complete(CHAT, harness.body())
+    assert caught.value.details["reasons"] == {enclave.node.hex(): "failed recently (node_busy)"}
+
+
+async def test_a_channel_that_the_node_has_not_seen_yet_is_waited_for(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(402, "channel_unknown"), (402, "channel_unknown")]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+    assert answer.status == 200
+    assert len(enclave.requests) == 3
+    assert len(network.of(e.ReceiptVerified)) == 3
+
+
+async def test_a_channel_with_too_little_is_topped_up_once(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(402, "balance_too_low")]
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+    assert len(network.of(e.ChannelToppedUp)) == 1
+
+
+async def test_an_unusable_channel_is_replaced(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(402, "channel_unusable")]
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        states = sorted(row.state for row in await client.channels())
+    assert states == ["open", "refused"]
+
+
+async def test_an_error_of_the_model_passes_with_its_body(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.refuse = [(400, "context_length_exceeded")]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["code"] == "context_length_exceeded"
+    assert answer.completed.amount == 0
+
+
+async def test_a_cut_answer_is_never_repeated_by_itself(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    await network.add_enclave()
+    for script in (enclave.script, network.enclaves[1].script):
+        script.die_after = 2
+    async with network.client() as client:
+        events = client.stream(CHAT, harness.body())
+        got = [await anext(events) for _ in range(3)]
+        with pytest.raises(OutcomeUnknownError):
+            await anext(events)
+        await wait_for(lambda: any(row.account.lost for row in client.ledger.channels()))
+        (row,) = await client.channels()
+    assert [type(event) for event in got] == [e.Head, e.Data, e.Data]
+    assert sum(len(found.requests) for found in network.enclaves) == 1
+    assert row.account.lost > 0
+    assert row.account.in_flight == 0
+
+
+async def test_the_cost_of_a_lost_answer_is_known_from_the_next_receipt(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        enclave.script.die_after = 3
+        with pytest.raises(OutcomeUnknownError):
+            await client.complete(CHAT, harness.body())
+        enclave.script.die_after = None
+        network.clock_offset = 30.0
+        answer = await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+    lost, billed = enclave.receipts[0].amount, enclave.receipts[1].amount
+    assert answer.completed.amount == billed
+    assert row.account.cumulative == lost + billed
+    assert row.account.verified == billed
+
+
+async def test_a_node_that_stops_answering_is_noticed(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.stall_after = 1
+    config = network.client().config
+    config = replace(config, session=replace(config.session, stall_seconds=1))
+    async with network.client(config) as client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.complete(CHAT, harness.body())
+        await wait_for(lambda: enclave.cancelled == [1])
+    assert caught.value.details["reason"] == "stalled"
+
+
+async def test_closing_the_stream_cancels_the_work_and_still_books_the_receipt(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.words = tuple(f"w{i}" for i in range(50))
+    async with network.client() as client:
+        events = client.stream(CHAT, harness.body(max_tokens=100))
+        await anext(events)
+        await anext(events)
+        await events.aclose()
+        await wait_for(lambda: bool(network.of(e.ReceiptVerified)))
+        (row,) = await client.channels()
+    assert enclave.cancelled == [1]
+    assert row.account.verified == enclave.receipts[0].amount
+
+
+async def test_a_cancelled_request_without_receipt_is_lost_not_forgotten(
+    network: Network, enclave: FakeEnclave, harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cocoon_proxy.exchange.DRAIN_S", 0.2)
+    enclave.script.stall_after = 1
+    async with network.client() as client:
+        task = asyncio.create_task(client.complete(CHAT, harness.body()))
+        await wait_for(lambda: bool(network.of(e.FirstData)))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await wait_for(lambda: client.ledger.channels()[0].account.lost > 0)
+
+
+async def test_a_client_that_closes_mid_answer_leaves_no_open_request(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.stall_after = 1
+    async with network.client() as client:
+        task = asyncio.create_task(client.complete(CHAT, harness.body()))
+        await wait_for(lambda: bool(network.of(e.FirstData)))
+    with pytest.raises(OutcomeUnknownError):
+        await task
+    async with network.client() as client:
+        (row,) = await client.channels()
+    assert row.account.in_flight == 0
+    assert row.account.lost > 0
+
+
+# ---- money that is interrupted
+
+
+@pytest.mark.parametrize("moment", ["channel-open", "channel-top-up"])
+async def test_a_crash_while_paying_pays_once(
+    network: Network, enclave: FakeEnclave, harness: Any, moment: str
+) -> None:
+    if moment == "channel-top-up":
+        enclave.script.refuse = [(402, "balance_too_low")]
+    network.treasury.crash_after = moment
+    with pytest.raises(RuntimeError):
+        async with network.client() as client:
+            await client.complete(CHAT, harness.body())
+    network.treasury.crash_after = ""
+    paid = dict(network.treasury.done)
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+    assert network.treasury.done == paid
+    assert row.state == "open"
+
+
+async def test_a_channel_is_closed_in_two_steps(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+        account = network.chain.accounts[row.id]
+        assert account.data is not None
+        closing = ChannelState(identity=parse_channel(account.data).identity, paid=0, close_at=0)
+
+        async def start(key: str, **_: Any) -> None:
+            account.data = harness.channel_data(closing, close_at=int(network.clock()) + 600)
+
+        network.treasury.transfer = start  # type: ignore[method-assign]
+        when = await client.start_close(row.id)
+        assert when > network.clock()
+        with pytest.raises(PaymentError):
+            await client.finish_close(row.id)
+        network.clock_offset = 700.0
+
+        async def finish(key: str, **_: Any) -> None:
+            account.data = harness.channel_data(closing, close_at=0xFFFFFFFF)
+
+        network.treasury.transfer = finish  # type: ignore[method-assign]
+        await client.finish_close(row.id)
+        assert (await client.channels())[0].state == "closed"
+
+
+async def wait_for(condition: Any) -> None:
+    """Poll until a condition holds; the test's own timeout ends a hopeless wait."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.01)
