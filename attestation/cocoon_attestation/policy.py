@@ -18,8 +18,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from cocoon_attestation.errors import ConfigError
-from cocoon_attestation.reference import Release, TeeKind
+from cocoon_attestation.gpu.policy import GpuPolicy
+from cocoon_attestation.policy_vendor import check_vendor_roots, gpu_to_dict, require_strict, snp_to_dict
+from cocoon_attestation.reference import AnyRelease, Release, SnpRelease, TeeKind
 from cocoon_attestation.roots import intel_root
+from cocoon_attestation.snp.policy import SnpPolicy
 
 MAINNET_GLOBAL_ID: Final = -239
 """TON mainnet. No policy for it can name a development root, whatever a registry says."""
@@ -40,8 +43,8 @@ class Policy:
 
     global_id: int
     """TON network that key bindings must name."""
-    releases: tuple[Release, ...]
-    """Allowed releases, at least one."""
+    releases: tuple[AnyRelease, ...]
+    """Allowed releases of every kind of TEE, at least one."""
     models: frozenset[bytes]
     """Allowed model digests, 32 bytes each, at least one. Every model of a node must be allowed."""
     min_tcb_evaluation: int
@@ -72,6 +75,12 @@ class Policy:
     """How far `not_before` of a binding may lie in the future, in seconds."""
     not_after: int | None = None
     """Unix time in seconds after which the policy itself is stale; None = never."""
+    snp: SnpPolicy | None = None
+    """Rules for SEV-SNP platforms; None = the defaults. Measurement, report data and host data are left
+    open here: appraisal fills them in from releases and evidence."""
+    gpu: GpuPolicy | None = None
+    """Rules for GPUs; None = a node that shows devices is refused. An open `gpu_count` means: as many as
+    the measured software says; a number means: exactly so many, also for nodes without devices."""
 
     def __post_init__(self) -> None:
         """Check that the policy can accept something and that every value has its form."""
@@ -79,6 +88,8 @@ class Policy:
         _check_numbers(self)
         if self.dev_root is not None:
             _check_root(self.dev_root, self.global_id)
+        require_strict(self.snp, self.gpu)
+        check_vendor_roots(self.snp, self.gpu, simulated=self.simulated)
 
     @property
     def root(self) -> bytes:
@@ -95,13 +106,32 @@ class Policy:
         """True if the policy accepts simulated evidence (and nothing else)."""
         return self.dev_root is not None
 
-    def release(self, release_id: bytes) -> Release | None:
+    @property
+    def tdx_releases(self) -> tuple[Release, ...]:
+        """The allowed releases of TDX guests."""
+        return tuple(r for r in self.releases if isinstance(r, Release) and r.tee is TeeKind.TDX)
+
+    @property
+    def snp_releases(self) -> tuple[SnpRelease, ...]:
+        """The allowed releases of SEV-SNP guests."""
+        return tuple(r for r in self.releases if isinstance(r, SnpRelease))
+
+    def release(self, release_id: bytes) -> AnyRelease | None:
         """The allowed release with that id."""
         return next((r for r in self.releases if r.release_id == release_id), None)
 
     def to_dict(self) -> dict[str, object]:
-        """The policy as a JSON-ready object; the canonical form of it is what `digest` hashes."""
+        """The policy as a JSON-ready object; the canonical form of it is what `digest` hashes.
+
+        `snp` and `gpu` are members only if the policy has them.
+        """
+        vendors: dict[str, object] = {}
+        if self.gpu is not None:
+            vendors["gpu"] = gpu_to_dict(self.gpu)
+        if self.snp is not None:
+            vendors["snp"] = snp_to_dict(self.snp)
         return {
+            **vendors,
             "allowed_advisories": sorted(self.allowed_advisories),
             "allowed_modules": _hexes(self.allowed_modules),
             "allowed_platforms": None if self.allowed_platforms is None else _hexes(self.allowed_platforms),

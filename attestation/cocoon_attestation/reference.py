@@ -7,16 +7,19 @@ key binding names. See docs/spec/policy.md, section 2.
 from __future__ import annotations
 
 import enum
+import hashlib
 from dataclasses import dataclass
 from typing import Final, Self
 
 from cocoon_attestation.cell import Cell, CellBuilder, CellReader, parse_boc
 from cocoon_attestation.errors import MalformedError
-from cocoon_attestation.types import Digest32, exact_bytes
+from cocoon_attestation.types import Digest32, digest32, exact_bytes
 
 RELEASE_TAG: Final = 0xC0C00006
+SNP_RELEASE_TAG: Final = 0xC0C00009
 MAX_NAME: Final = 127
 """Longest release name in bytes: one cell."""
+MAX_GPUS: Final = 16
 _MEASUREMENT: Final = 48
 _FLAGS: Final = 8
 
@@ -77,8 +80,7 @@ class Release:
             exact_bytes(getattr(self, field), _FLAGS, f"release {field}")
         if not isinstance(self.tee, TeeKind):
             raise MalformedError("release tee: unknown kind")
-        if not 1 <= len(self.name) <= MAX_NAME or not self.name.isascii() or not self.name.isprintable():
-            raise MalformedError(f"release name: 1 to {MAX_NAME} printable ASCII characters expected")
+        _check_name(self.name)
 
     def to_cell(self) -> Cell:
         """The release as a cell (TL-B ``release#c0c00006``)."""
@@ -105,6 +107,63 @@ class Release:
     def release_id(self) -> Digest32:
         """Representation hash of the cell, 32 bytes."""
         return Digest32(self.to_cell().hash)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnpRelease:
+    """Reference values of one SEV-SNP release.
+
+    There is no runtime register on SEV-SNP: kernel, initial file system and command line are inside the
+    launch digest, and the command line names the models that the image loads and the GPUs it demands.
+    Raises `MalformedError` at construction for a wrong length, number or name.
+    """
+
+    name: str
+    """Name for people, 1 to 127 printable ASCII characters."""
+    measurement: bytes
+    """48 bytes: the launch digest."""
+    models: tuple[bytes, ...]
+    """Digests of the models that the measured command line names, 32 bytes each, all different."""
+    gpus: int = 0
+    """Number of GPUs (without switches) that the image attests itself before it serves, 0 to 16."""
+
+    def __post_init__(self) -> None:
+        """Check lengths, numbers and the name."""
+        exact_bytes(self.measurement, _MEASUREMENT, "release measurement")
+        for model in self.models:
+            digest32(model, "release model")
+        if not self.models or len(set(self.models)) != len(self.models):
+            raise MalformedError("release models: one or more different digests expected")
+        if type(self.gpus) is not int or not 0 <= self.gpus <= MAX_GPUS:
+            raise MalformedError(f"release gpus: 0 to {MAX_GPUS} expected")
+        _check_name(self.name)
+
+    @property
+    def tee(self) -> TeeKind:
+        """Always SEV-SNP."""
+        return TeeKind.SEV_SNP
+
+    def to_cell(self) -> Cell:
+        """The release as a cell (TL-B ``snp_release#c0c00009``)."""
+        name = self.name.encode("ascii")
+        return (
+            CellBuilder()
+            .uint(SNP_RELEASE_TAG, 32)
+            .raw(self.measurement, _MEASUREMENT)
+            .uint(self.gpus, 8)
+            .raw(hashlib.sha256(b"".join(self.models)).digest(), 32)
+            .ref(CellBuilder().raw(name, len(name)).build())
+            .build()
+        )
+
+    @property
+    def release_id(self) -> Digest32:
+        """Representation hash of the cell, 32 bytes."""
+        return Digest32(self.to_cell().hash)
+
+
+AnyRelease = Release | SnpRelease
+"""A release of any kind of TEE."""
 
 
 def parse_release(boc: bytes | memoryview) -> Release:
@@ -142,6 +201,11 @@ def release_from_cell(cell: Cell) -> Release:
         td_attributes=td_attributes,
         xfam=xfam,
     )
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= MAX_NAME or not name.isascii() or not name.isprintable():
+        raise MalformedError(f"release name: 1 to {MAX_NAME} printable ASCII characters expected")
 
 
 def _pair(reader: CellReader) -> tuple[bytes, bytes]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from cocoon_attestation.errors import UnavailableError
 from cocoon_cli.devnetwork import DevNetwork, DevSettings, default_root
 from cocoon_cli.options import common_options
 from cocoon_cli.output import SIMULATED, console, out, print_json
@@ -56,9 +55,7 @@ def up(directory: Path | None, name: str, as_json: bool) -> None:
         else:
             _explain(document)
         while not stop.wait(0.5):
-            dead = running.group.first_dead()
-            if dead is not None:
-                raise UnavailableError(f"{dead.name} stopped", hint=f"see {dead.log}")
+            running.check_alive()
     finally:
         running.stop()
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,13 +124,17 @@ async def fund(network: NetworkConfig, outbox: Path, to: Address, amount: int, *
             await asyncio.sleep(0.2)
 
 
-async def wait_attested(network: NetworkConfig, *, within: float) -> str:
-    """Wait until the registry lists a node with recorded evidence; its account id in hex."""
+async def wait_attested(network: NetworkConfig, *, within: float, alive: Callable[[], None]) -> str:
+    """Wait until the registry lists a node with recorded evidence; its account id in hex.
+
+    `alive` raises if a process that is needed for it has ended.
+    """
     from cocoon_ton.registry import parse_registry
 
     deadline = time.monotonic() + within
     async with LiteChain(network) as chain:
         while time.monotonic() < deadline:
+            alive()
             account = await chain.account(network.registry_address)
             if account.data is not None:
                 nodes = parse_registry(account.data).nodes.values()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, UnavailableError
 from cocoon_cli.devfiles import enclave_toml, host_toml
 from cocoon_cli.processes import ManagedProcess, ProcessGroup
 from cocoon_ton.network import NetworkConfig
@@ -198,11 +198,17 @@ class DevNetwork:
         from cocoon_cli.devchain import wait_attested
 
         started = time.monotonic()
-        node = await wait_attested(network, within=60.0)
+        node = await wait_attested(network, within=60.0, alive=self.check_alive)
         self._say(
             "node",
             f"{node[:16]}… joined with stake and recorded its evidence, {time.monotonic() - started:.1f} s",
         )
+
+    def check_alive(self) -> None:
+        """Raise `UnavailableError` if one of the processes has ended by itself."""
+        dead = self.group.first_dead()
+        if dead is not None:
+            raise UnavailableError(f"{dead.name} stopped", hint=f"see {dead.log}")
 
     def restart(self, process: ManagedProcess, *, timeout: float) -> dict[str, Any]:
         """Start a process again that was killed or stopped; its files decide where it goes on."""

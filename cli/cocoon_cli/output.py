@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,15 @@ def console() -> Console:
     """Console for talk and progress: stderr."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def out() -> Console:
     """Console for results that people read: stdout."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    wide = None if sys.stdout.isatty() else 160  # what reads a pipe wants whole lines
+    return Console(highlight=False, soft_wrap=True, width=wide)
 
 
 def print_json(document: Mapping[str, object]) -> None:

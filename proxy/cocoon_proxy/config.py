@@ -75,7 +75,7 @@ class PaymentConfig:
     """Most that one request may cost in the worst case."""
     daily_cap: int = _setting(5 * NANO, parse_amount)
     """Most that all requests of a UTC day may cost."""
-    authorization_seconds: int = _setting(3600, _parse_int)
+    authorization_seconds: int = _setting(86_400, _parse_int)
     """Validity of an authorization."""
     open_timeout_seconds: int = _setting(120, _parse_int)
     """Longest wait for a channel to appear in proved chain state and for the node to know it."""

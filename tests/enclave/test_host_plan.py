@@ -18,6 +18,7 @@ from cocoon_enclave.host.plan import (
     Join,
     NodeView,
     Settle,
+    TopUp,
     UpdateTerms,
     decide,
 )
@@ -31,6 +32,7 @@ ENCLAVE = EnclaveView(
 )
 NODE = NodeView(
     joined=True,
+    working_balance=10**9,
     endpoint=TERMS.endpoint,
     prices=PRICES,
     current_binding=CURRENT,
@@ -57,6 +59,11 @@ def test_nothing_is_due() -> None:
 
 def test_join_comes_before_everything() -> None:
     assert decide(TERMS, ENCLAVE, replace(NODE, joined=False), (CLAIM,), NOW) == (Join(),)
+
+
+def test_the_node_is_given_money_for_anchors_before_it_runs_out() -> None:
+    assert decide(TERMS, ENCLAVE, replace(NODE, working_balance=99_999_999), (CLAIM,), NOW) == (TopUp(),)
+    assert TopUp() not in decide(TERMS, ENCLAVE, replace(NODE, working_balance=100_000_000), (CLAIM,), NOW)
 
 
 def test_an_enclave_that_is_not_ready_waits() -> None:

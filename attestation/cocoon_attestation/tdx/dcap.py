@@ -32,6 +32,13 @@ _FIELDS: Final = {
     "rt_mr3": "rtmr3",
     "report_data": "report_data",
 }
+_ENCLAVE_FIELDS: Final = {
+    "cpu_svn": "cpu_svn",
+    "attributes": "attributes",
+    "mr_enclave": "mrenclave",
+    "mr_signer": "mrsigner",
+    "report_data": "report_data",
+}
 _TCB_MESSAGES: Final = ("No matching TCB level", "TCB status is invalid", "QE ISVSVN")
 """Refusals that concern the TCB level; they only choose the id of the failed check, never the verdict."""
 
@@ -57,14 +64,20 @@ class DcapResult:
     """The lower evaluation number of TCB info and QE identity."""
     version: int
     """Version of the quote."""
+    tee_type: int
+    """0x81 TDX, 0 SGX."""
     report: dict[str, bytes]
-    """The TD report under the names of `quote.TdReport`."""
+    """The report under the names of `report.TdReport`, of an SGX quote of `report.EnclaveReport`."""
     ppid: bytes
     """16 bytes."""
     fmspc: bytes
     """6 bytes."""
     pce_id: bytes
     """2 bytes."""
+    instance_id: bytes | None
+    """Platform instance id, 16 bytes, of platforms with several packages."""
+    flags: tuple[str, str, str]
+    """Dynamic platform, cached keys, SMT: ``True``, ``False`` or ``Undefined``."""
     expires_at: int
     """Unix time in seconds at which the first certificate, list or statement expires."""
 
@@ -118,7 +131,7 @@ def _library_collateral(collateral: TdxCollateralBytes) -> Any:
 
 def _result(claims: dict[str, Any]) -> DcapResult:
     ((kind, report),) = claims["report"].items()
-    if kind not in ("TD10", "TD15"):
+    if kind not in ("TD10", "TD15", "SgxEnclave"):
         raise ValueError(f"report of kind {kind}")
     platform = claims["platform"]
     pck = platform["pck"]
@@ -128,10 +141,13 @@ def _result(claims: dict[str, Any]) -> DcapResult:
         tcb_date=datetime.fromtimestamp(platform["tcb_date_tag"], UTC).date().isoformat(),
         evaluation=int(claims["tcb"]["eval_data_number"]),
         version=int(claims["header"]["version"]),
-        report=_report(kind, report),
+        tee_type=int(claims["header"]["tee_type"]),
+        report=_enclave(report) if kind == "SgxEnclave" else _report(kind, report),
         ppid=bytes(pck["ppid"]),
         fmspc=bytes(pck["fmspc"]),
         pce_id=bytes(pck["pce_id"]),
+        instance_id=bytes(pck["platform_instance_id"]) if pck["platform_instance_id"] else None,
+        flags=(str(pck["dynamic_platform"]), str(pck["cached_keys"]), str(pck["smt_enabled"])),
         expires_at=min(claims["earliest_expiration_date"], claims["qe_iden_earliest_expiration_date"]),
     )
 
@@ -143,3 +159,7 @@ def _report(kind: str, report: dict[str, Any]) -> dict[str, bytes]:
         values["tee_tcb_svn_2"] = bytes.fromhex(report["tee_tcb_svn2"])
         values["mrservicetd"] = bytes.fromhex(report["mr_service_td"])
     return values
+
+
+def _enclave(report: dict[str, Any]) -> dict[str, bytes]:
+    return {ours: bytes.fromhex(report[theirs]) for theirs, ours in _ENCLAVE_FIELDS.items()}

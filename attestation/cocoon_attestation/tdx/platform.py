@@ -8,17 +8,91 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cocoon_attestation.checks import CheckList
-from cocoon_attestation.policy import UP_TO_DATE, Policy
 from cocoon_attestation.reference import TeeKind
-from cocoon_attestation.tdx.collateral import Collateral, SignedStatement
+from cocoon_attestation.tdx.collateral import Collateral
 from cocoon_attestation.tdx.dcap import DcapError, DcapResult, dcap_verify
-from cocoon_attestation.tdx.quote import Quote
+from cocoon_attestation.tdx.report import EnclaveReport
+from cocoon_attestation.tdx.requirements import PlatformRequirements
 
+UP_TO_DATE: Final = "UpToDate"
 LIBRARY_CHECKS: Final = ("tdx.chain", "tdx.tcb", "tdx.consistency", "tdx.platform")
 """Checks that need the library's answer."""
+
+
+class SignedHeader(Protocol):
+    """What is needed of a quote's header."""
+
+    @property
+    def version(self) -> int:
+        """Version of the quote."""
+        ...
+
+    @property
+    def tee_type(self) -> int:
+        """0x81 TDX, 0 SGX."""
+        ...
+
+
+class SignedQuote(Protocol):
+    """What authentication needs of a quote, TDX or SGX."""
+
+    @property
+    def raw(self) -> bytes:
+        """The quote without trailing bytes."""
+        ...
+
+    @property
+    def sha256(self) -> bytes:
+        """SHA-256 of `raw`."""
+        ...
+
+    @property
+    def header(self) -> SignedHeader:
+        """Version and TEE type."""
+        ...
+
+    @property
+    def report(self) -> object:
+        """The attested report; the fields that the library names are compared with it."""
+        ...
+
+    @property
+    def signed(self) -> bytes:
+        """What the attestation key signed."""
+        ...
+
+    @property
+    def signature(self) -> bytes:
+        """64 bytes, r ‖ s."""
+        ...
+
+    @property
+    def attestation_key(self) -> bytes:
+        """64 bytes, x ‖ y on P-256."""
+        ...
+
+    @property
+    def qe_report(self) -> EnclaveReport:
+        """Report of the quoting enclave."""
+        ...
+
+    @property
+    def qe_report_signature(self) -> bytes:
+        """64 bytes, r ‖ s, by the PCK key."""
+        ...
+
+    @property
+    def qe_auth_data(self) -> bytes:
+        """Authentication data of the quoting enclave."""
+        ...
+
+    @property
+    def pck_chain(self) -> bytes:
+        """PEM certificates, leaf first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +107,17 @@ class TdxPlatform:
     """JSON-ready facts."""
 
 
-def platform_id(tee: TeeKind, vendor_id: bytes) -> bytes:
-    """The id of a platform in allow and deny lists: H("cocoon/v1/platform" ‖ tee u8 ‖ vendor id)."""
-    return hashlib.sha256(b"cocoon/v1/platform" + bytes([tee.value]) + vendor_id).digest()
+def platform_id(tee: TeeKind | None, vendor_id: bytes) -> bytes:
+    """The id of a platform in allow and deny lists: H("cocoon/v1/platform" ‖ tee u8 ‖ vendor id).
+
+    `tee` is None for SGX, which no release can name: its byte is 0.
+    """
+    kind = bytes([0 if tee is None else tee.value])
+    return hashlib.sha256(b"cocoon/v1/platform" + kind + vendor_id).digest()
 
 
 def check_platform(
-    quote: Quote, collateral: Collateral, policy: Policy, now: int, checks: CheckList
+    quote: SignedQuote, collateral: Collateral, policy: PlatformRequirements, now: int, checks: CheckList
 ) -> TdxPlatform | None:
     """Record the checks named in `LIBRARY_CHECKS`; return the facts if the library accepted the quote.
 
@@ -65,34 +143,35 @@ def check_platform(
     )
     _tcb(result, policy, checks)
     _consistency(quote, collateral, result, checks)
-    identity = platform_id(TeeKind.TDX, result.ppid)
+    identity = platform_id(TeeKind.TDX if result.tee_type else None, result.ppid)
     _platform(identity, policy, checks)
     return TdxPlatform(
         platform_id=identity,
-        expires_at=min(
-            result.expires_at,
-            collateral.expires_at,
-            _oldest(collateral.tcb_info, collateral.qe_identity) + policy.max_collateral_age_s,
-        ),
+        expires_at=min(result.expires_at, collateral.expires_at, *_age_end(collateral, policy)),
         claims={
             "tcb_status": result.status,
             "advisories": list(result.advisories),
             "tcb_date": result.tcb_date,
             "fmspc": result.fmspc.hex(),
             "ppid": result.ppid.hex(),
+            "platform_instance_id": result.instance_id.hex() if result.instance_id else None,
+            "dynamic_platform": result.flags[0],
+            "cached_keys": result.flags[1],
+            "smt_enabled": result.flags[2],
             "tcb_evaluation": [collateral.tcb_info.evaluation, collateral.qe_identity.evaluation],
             "root_sha256": policy.root_sha256.hex(),
         },
     )
 
 
-def _tcb(result: DcapResult, policy: Policy, checks: CheckList) -> None:
+def _tcb(result: DcapResult, policy: PlatformRequirements, checks: CheckList) -> None:
     advisories, faults = frozenset(result.advisories), []
     if result.status not in policy.statuses:
         faults.append("status not allowed")
     if denied := sorted(advisories & policy.denied_advisories):
         faults.append(f"denied advisory {denied[0]}")
-    if result.status != UP_TO_DATE and (unknown := sorted(advisories - policy.allowed_advisories)):
+    tolerated = advisories if policy.allowed_advisories is None else policy.allowed_advisories
+    if result.status != UP_TO_DATE and (unknown := sorted(advisories - tolerated)):
         faults.append(f"advisory {unknown[0]} not tolerated")
     checks.record(
         "tdx.tcb",
@@ -102,10 +181,12 @@ def _tcb(result: DcapResult, policy: Policy, checks: CheckList) -> None:
     )
 
 
-def _consistency(quote: Quote, collateral: Collateral, result: DcapResult, checks: CheckList) -> None:
+def _consistency(quote: SignedQuote, collateral: Collateral, result: DcapResult, checks: CheckList) -> None:
     differing = [name for name, value in result.report.items() if getattr(quote.report, name) != value]
-    if quote.report.is_td15 != ("mrservicetd" in result.report):
+    if (getattr(quote.report, "mrservicetd", None) is not None) != ("mrservicetd" in result.report):
         differing.append("body type")
+    if result.tee_type != quote.header.tee_type:
+        differing.append("TEE type")
     if result.version != quote.header.version:
         differing.append("version")
     if (result.fmspc, result.pce_id) != (collateral.tcb_info.fmspc, collateral.tcb_info.pce_id):
@@ -121,7 +202,7 @@ def _consistency(quote: Quote, collateral: Collateral, result: DcapResult, check
     )
 
 
-def _platform(identity: bytes, policy: Policy, checks: CheckList) -> None:
+def _platform(identity: bytes, policy: PlatformRequirements, checks: CheckList) -> None:
     allowed = policy.allowed_platforms is None or identity in policy.allowed_platforms
     denied = identity in policy.denied_platforms
     verdict = "denied" if denied else "allowed" if allowed else "not on the allow-list"
@@ -133,5 +214,9 @@ def _platform(identity: bytes, policy: Policy, checks: CheckList) -> None:
     )
 
 
-def _oldest(*statements: SignedStatement) -> int:
-    return min(statement.issue_date for statement in statements)
+def _age_end(collateral: Collateral, policy: PlatformRequirements) -> tuple[int, ...]:
+    """When the collateral is too old for the policy; empty if the policy has no limit."""
+    if policy.max_collateral_age_s is None:
+        return ()
+    oldest = min(collateral.tcb_info.issue_date, collateral.qe_identity.issue_date)
+    return (oldest + policy.max_collateral_age_s,)

@@ -9,7 +9,7 @@ from typing import Final
 
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.policy import Policy
-from cocoon_attestation.reference import Release, TeeKind
+from cocoon_attestation.reference import Release
 from cocoon_attestation.tdx.report import TdReport
 
 DEBUG_GROUP: Final = 0xFF
@@ -36,26 +36,42 @@ def validate_td_report(
         checks: where the verdicts go.
     """
     matched = _measurement(report, policy, checks)
-    expected = matched or named
-    _attributes(report, expected, checks)
-    _xfam(report, expected, checks)
-    _module(report, policy, checks)
-    _service_td(report, checks)
+    validate_td_hardware(
+        report, expected=matched or named, allowed_modules=policy.allowed_modules, checks=checks
+    )
     _owner(report, checks)
     return matched
 
 
+def validate_td_hardware(
+    report: TdReport, *, expected: Release | None, allowed_modules: frozenset[bytes], checks: CheckList
+) -> None:
+    """Record the checks on a TD report that need no reference values of the software.
+
+    Args:
+        report: from a quote; authenticated elsewhere.
+        expected: if given, flags must equal this release's too.
+        allowed_modules: MRSEAM values; empty: every module of Intel.
+        checks: where the verdicts go.
+    """
+    _attributes(report, expected, checks)
+    _xfam(report, expected, checks)
+    _module(report, allowed_modules, checks)
+    _service_td(report, checks)
+    _paravisor(report, checks)
+
+
 def _measurement(report: TdReport, policy: Policy, checks: CheckList) -> Release | None:
-    for release in policy.releases:
+    for release in policy.tdx_releases:
         wanted = (release.mrtd, release.rtmr0, release.rtmr1, release.rtmr2)
         measured = (report.mrtd, report.rtmr0, report.rtmr1, report.rtmr2)
-        if release.tee is TeeKind.TDX and measured == wanted:
+        if measured == wanted:
             checks.record("tdx.measurement", True, f"MRTD and RTMR0-2 are those of {release.name}")
             return release
     checks.record(
         "tdx.measurement",
         False,
-        f"MRTD {report.mrtd.hex()[:16]}… and RTMR0-2 match none of {len(policy.releases)} allowed releases",
+        f"MRTD {report.mrtd.hex()[:16]}… and RTMR0-2 match none of {len(policy.tdx_releases)} allowed releases",
         inputs=tuple((name, getattr(report, name).hex()) for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2")),
     )
     return None
@@ -97,7 +113,7 @@ def _xfam(report: TdReport, expected: Release | None, checks: CheckList) -> None
     )
 
 
-def _module(report: TdReport, policy: Policy, checks: CheckList) -> None:
+def _module(report: TdReport, allowed_modules: frozenset[bytes], checks: CheckList) -> None:
     faults = []
     if any(report.mrsignerseam):
         faults.append("MRSIGNERSEAM is not zero: not a module of Intel")
@@ -105,7 +121,7 @@ def _module(report: TdReport, policy: Policy, checks: CheckList) -> None:
         faults.append("SEAMATTRIBUTES is not zero: not a production module")
     if not any(report.mrseam):
         faults.append("MRSEAM is zero")
-    if policy.allowed_modules and report.mrseam not in policy.allowed_modules:
+    if allowed_modules and report.mrseam not in allowed_modules:
         faults.append("MRSEAM is not in the policy")
     verdict = "; ".join(faults) or "a production module of the vendor"
     checks.record(
@@ -122,6 +138,25 @@ def _service_td(report: TdReport, checks: CheckList) -> None:
         "tdx.service_td",
         not bound,
         "a service TD is bound: it could read the guest" if bound else "no service TD is bound",
+    )
+
+
+def _paravisor(report: TdReport, checks: CheckList) -> None:
+    """Recognise a guest under a paravisor: nothing is measured into the TD, a virtual TPM speaks instead.
+
+    Such a quote signs a digest of the cloud's run-time data (32 bytes, then zeros) and leaves all four
+    registers at zero: boot state and freshness stand in a TPM quote, which is no part of this evidence.
+    """
+    registers = report.rtmr0 + report.rtmr1 + report.rtmr2 + report.rtmr3
+    digest_only = any(report.report_data[:32]) and not any(report.report_data[32:])
+    found = not any(registers) and digest_only
+    checks.record(
+        "tdx.paravisor",
+        not found,
+        "a guest under a paravisor: no register is extended and the report data is a digest of the cloud's "
+        "run-time data, so this quote shows neither software nor freshness"
+        if found
+        else "the guest measures itself",
     )
 
 

@@ -20,14 +20,15 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cocoon_attestation.checks import CheckList, Verdict
-from cocoon_attestation.policy import Policy
 from cocoon_attestation.tdx.collateral import Collateral, QeIdentity, parse_chain
 from cocoon_attestation.tdx.dcap import DcapError, pck_family
-from cocoon_attestation.tdx.platform import LIBRARY_CHECKS, TdxPlatform, check_platform
-from cocoon_attestation.tdx.quote import Quote
+from cocoon_attestation.tdx.platform import LIBRARY_CHECKS, SignedQuote, TdxPlatform, check_platform
+from cocoon_attestation.tdx.requirements import PlatformRequirements
 
 TCB_INFO_FORM: Final = ("TDX", 3)
 QE_IDENTITY_FORM: Final = ("TD_QE", 2)
+Form = tuple[str, int]
+"""Id and version of a signed statement."""
 
 _STOPS_LIBRARY: Final = frozenset(
     {
@@ -46,7 +47,13 @@ _STOPS_LIBRARY: Final = frozenset(
 
 
 def verify_quote(
-    quote: Quote, collateral: Collateral | None, *, policy: Policy, now: int, checks: CheckList
+    quote: SignedQuote,
+    collateral: Collateral | None,
+    *,
+    policy: PlatformRequirements,
+    now: int,
+    checks: CheckList,
+    forms: tuple[Form, Form] = (TCB_INFO_FORM, QE_IDENTITY_FORM),
 ) -> TdxPlatform | None:
     """Record the authenticity checks; return facts on the platform if the library accepted the quote.
 
@@ -56,6 +63,7 @@ def verify_quote(
         policy: gives the root, the TCB rules and the platform lists.
         now: Unix time in seconds to verify at.
         checks: where the verdicts go; failures already in it decide whether the library is asked.
+        forms: ids and versions that TCB info and QE identity must have.
 
     Raises:
         MalformedError: the certificate chain inside the quote does not decode.
@@ -67,7 +75,7 @@ def verify_quote(
         checks.skip("tdx.collateral_time", "not made: no collateral")
         checks.skip("tdx.evaluation", "not made: no collateral")
     else:
-        _collateral(collateral, quote.pck_chain, pck_chain[0], checks)
+        _collateral(collateral, forms, quote.pck_chain, pck_chain[0], checks)
         _collateral_time(collateral, policy, now, checks)
         _evaluation(collateral, policy, checks)
     _attestation_key(quote, checks)
@@ -84,7 +92,7 @@ def verify_quote(
 def _root(
     pck_chain: tuple[x509.Certificate, ...],
     collateral: Collateral | None,
-    policy: Policy,
+    policy: PlatformRequirements,
     checks: CheckList,
 ) -> None:
     chains = {"PCK": pck_chain}
@@ -108,11 +116,17 @@ def _root(
     )
 
 
-def _collateral(collateral: Collateral, pck_pem: bytes, leaf: x509.Certificate, checks: CheckList) -> None:
+def _collateral(
+    collateral: Collateral,
+    forms: tuple[Form, Form],
+    pck_pem: bytes,
+    leaf: x509.Certificate,
+    checks: CheckList,
+) -> None:
     faults = []
     for name, statement, form in (
-        ("TCB info", collateral.tcb_info, TCB_INFO_FORM),
-        ("QE identity", collateral.qe_identity, QE_IDENTITY_FORM),
+        ("TCB info", collateral.tcb_info, forms[0]),
+        ("QE identity", collateral.qe_identity, forms[1]),
     ):
         if (statement.id, statement.version) != form:
             faults.append(f"{name} is {statement.id} version {statement.version}")
@@ -138,7 +152,7 @@ def _collateral(collateral: Collateral, pck_pem: bytes, leaf: x509.Certificate, 
     )
 
 
-def _collateral_time(collateral: Collateral, policy: Policy, now: int, checks: CheckList) -> None:
+def _collateral_time(collateral: Collateral, policy: PlatformRequirements, now: int, checks: CheckList) -> None:
     windows = (
         ("TCB info", collateral.tcb_info.issue_date, collateral.tcb_info.next_update),
         ("QE identity", collateral.qe_identity.issue_date, collateral.qe_identity.next_update),
@@ -148,7 +162,7 @@ def _collateral_time(collateral: Collateral, policy: Policy, now: int, checks: C
     faults = [f"{name} is not valid yet" for name, start, _ in windows if now < start]
     faults += [f"{name} is expired" for name, _, end in windows if now > end]
     oldest = min(collateral.tcb_info.issue_date, collateral.qe_identity.issue_date)
-    if now - oldest > policy.max_collateral_age_s:
+    if policy.max_collateral_age_s is not None and now - oldest > policy.max_collateral_age_s:
         faults.append(f"issued {now - oldest} s ago, at most {policy.max_collateral_age_s} s allowed")
     checks.record(
         "tdx.collateral_time",
@@ -158,8 +172,11 @@ def _collateral_time(collateral: Collateral, policy: Policy, now: int, checks: C
     )
 
 
-def _evaluation(collateral: Collateral, policy: Policy, checks: CheckList) -> None:
+def _evaluation(collateral: Collateral, policy: PlatformRequirements, checks: CheckList) -> None:
     numbers = (collateral.tcb_info.evaluation, collateral.qe_identity.evaluation)
+    if not policy.min_tcb_evaluation:
+        checks.skip("tdx.evaluation", f"no minimum is given; the numbers are {numbers[0]} and {numbers[1]}")
+        return
     checks.record(
         "tdx.evaluation",
         min(numbers) >= policy.min_tcb_evaluation,
@@ -168,7 +185,7 @@ def _evaluation(collateral: Collateral, policy: Policy, checks: CheckList) -> No
     )
 
 
-def _attestation_key(quote: Quote, checks: CheckList) -> None:
+def _attestation_key(quote: SignedQuote, checks: CheckList) -> None:
     """The quoting enclave must have certified exactly this key; skipping this makes forging trivial."""
     digest = hashlib.sha256(quote.attestation_key + quote.qe_auth_data).digest()
     checks.record(
@@ -180,7 +197,7 @@ def _attestation_key(quote: Quote, checks: CheckList) -> None:
 
 
 def _quoting_enclave(
-    quote: Quote, leaf: x509.Certificate, identity: QeIdentity | None, checks: CheckList
+    quote: SignedQuote, leaf: x509.Certificate, identity: QeIdentity | None, checks: CheckList
 ) -> None:
     report, faults = quote.qe_report, []
     if not _p256_valid(leaf.public_key(), quote.qe_report_signature, report.raw):
@@ -207,7 +224,7 @@ def _quoting_enclave(
     )
 
 
-def _quote_signature(quote: Quote, checks: CheckList) -> None:
+def _quote_signature(quote: SignedQuote, checks: CheckList) -> None:
     x, y = quote.attestation_key[:32], quote.attestation_key[32:]
     numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
     try:

@@ -21,6 +21,7 @@ from cocoon_enclave.host.plan import (
     Attest,
     Join,
     Settle,
+    TopUp,
     UpdateTerms,
     decide,
 )
@@ -46,6 +47,7 @@ from cocoon_ton.node_messages import (
     attest_body,
     join_body,
     settle_body,
+    top_up_body,
     update_terms_body,
 )
 from cocoon_ton.registry import parse_registry, policy_from_registry
@@ -131,7 +133,8 @@ class HostAgent:
                 hint="owner, salt and registry of host.toml must give the node id in the enclave's config",
             )
         head = await self._chain.head()
-        state = node_state(await self._chain.account(self.node_address, head))
+        account = await self._chain.account(self.node_address, head)
+        state = node_state(account)
         listed = await call(
             self._enclave.ListClaims(host_service_pb2.ListClaimsRequest(), timeout=_RPC_TIMEOUT_S)
         )
@@ -140,7 +143,7 @@ class HostAgent:
         actions = decide(
             self._config.terms,
             enclave,
-            node_view(state),
+            node_view(state, account.balance),
             tuple(c.view for c in claims),
             now,
             drain=self.drain,
@@ -184,6 +187,8 @@ class HostAgent:
         match action:
             case Join():
                 await self._join()
+            case TopUp():
+                await self._top_up()
             case UpdateTerms():
                 await self._update_terms()
             case Attest():
@@ -205,9 +210,19 @@ class HostAgent:
         await self._treasury.pay(
             key=f"join:{self.identity.account_id.hex()}",
             to=self.node_address,
-            value=terms.stake + self._config.working_balance + NODE_MESSAGE_VALUE,
+            value=terms.stake + NODE_MESSAGE_VALUE,
             body=body,
             state_init=node_state_init(self.identity),
+        )
+
+    async def _top_up(self) -> None:
+        amount = self._config.terms.working_balance
+        account = await self._chain.account(self.node_address)
+        await self._treasury.pay(
+            key=f"top-up:{self.identity.account_id.hex()}:{account.last_tx_lt}",
+            to=self.node_address,
+            value=amount,
+            body=top_up_body(),
         )
 
     async def _update_terms(self) -> None:

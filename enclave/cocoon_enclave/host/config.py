@@ -32,8 +32,6 @@ class HostConfig:
     simulated: bool
     salt: int = 0
     """Which of the owner's nodes this is."""
-    working_balance: int = 5 * _NANO // 10
-    """Sent with the stake when joining, to pay for anchors."""
     poll_s: float = 5.0
     """Pause between two looks at enclave and chain."""
 
@@ -67,6 +65,7 @@ def parse_host_config(document: Mapping[str, object], *, base: Path) -> HostConf
         prices=_prices(document.get("prices", {})),
         stake=_amount(document, "stake"),
         settle_above=_amount(document, "settle_above", "0.2"),
+        working_balance=_amount(document, "working_balance", "0.5"),
         **seconds,
     )
     return HostConfig(
@@ -77,7 +76,6 @@ def parse_host_config(document: Mapping[str, object], *, base: Path) -> HostConf
         models=_digests(document.get("models")),
         simulated=document.get("simulated") is True,
         salt=_integer(document, "salt", 0),
-        working_balance=_amount(document, "working_balance", "0.5"),
         poll_s=_seconds(document.get("poll_s", 5.0)),
     )
 

@@ -23,6 +23,10 @@ class HostTerms:
     """Public ``host:port`` of the enclave, written into the registry entry."""
     prices: PriceList
     stake: int
+    working_balance: int = 500_000_000
+    """What the node contract is given at a time to pay for anchors."""
+    working_minimum: int = 100_000_000
+    """Working balance below which it is given more: about 20 anchors."""
     anchor_every_s: int = 600
     """Longest time that a receipt waits for its anchor while the log grows."""
     anchor_margin_s: int = 120
@@ -53,6 +57,8 @@ class NodeView:
     """The node contract in proved chain state."""
 
     joined: bool
+    working_balance: int
+    """Balance apart from the stake, nanoton."""
     endpoint: str
     prices: PriceList | None
     current_binding: bytes
@@ -90,6 +96,11 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class TopUp:
+    """Give the node contract money for anchors."""
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateTerms:
     """Publish the configured endpoint and prices."""
 
@@ -111,7 +122,7 @@ class Settle:
     channel: bytes
 
 
-Action = Join | UpdateTerms | Attest | Anchor | Settle
+Action = Join | TopUp | UpdateTerms | Attest | Anchor | Settle
 
 
 def decide(
@@ -126,6 +137,8 @@ def decide(
     """The actions that are due at `now` (Unix seconds), in the order in which they must happen."""
     if not node.joined:
         return (Join(),)
+    if node.working_balance < terms.working_minimum:
+        return (TopUp(),)
     if not enclave.ready:
         return ()
     known = {node.current_binding, node.previous_binding} - {b""}

@@ -79,11 +79,12 @@ def node_state(account: AccountState) -> NodeState | None:
     return parse_node(account.data) if account.active and account.data is not None else None
 
 
-def node_view(state: NodeState | None) -> NodeView:
-    """The node contract as `decide` sees it."""
+def node_view(state: NodeState | None, balance: int) -> NodeView:
+    """The node contract as `decide` sees it; `balance` is the account's, in nanoton."""
     if state is None or state.bond is not BondState.ACTIVE or state.terms is None:
         return NodeView(
             joined=False,
+            working_balance=0,
             endpoint="",
             prices=None,
             current_binding=b"",
@@ -95,6 +96,7 @@ def node_view(state: NodeState | None) -> NodeView:
     key = state.key
     return NodeView(
         joined=True,
+        working_balance=balance - state.stake,
         endpoint=state.terms.endpoint,
         prices=state.terms.next_prices,
         current_binding=key.binding_hash if key else b"",

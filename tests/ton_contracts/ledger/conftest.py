@@ -213,7 +213,8 @@ class Smith:
         block = begin_cell().store_uint(0x11EF55AA, 32).store_int(self.global_id, 32)
         block.store_ref(info.end_cell()).store_ref(Cell.empty())
         block.store_ref(merkle_update(Cell.empty(), state)).store_ref(extra.end_cell())
-        return block.end_cell()
+        cell: Cell = block.end_cell()
+        return cell
 
     def _config(self) -> Cell:
         params = {0: Cell.empty(), 34: validator_set(self.members)} | self.config_extra
@@ -240,7 +241,8 @@ class Smith:
         else:
             custom.store_bit(1).store_ref(shards)
         custom.store_bytes(bytes(32)).store_ref(Cell.empty()).store_ref(info.end_cell()).store_coins(0)
-        return state.store_bit(1).store_ref(custom.store_bit(0).end_cell()).end_cell()
+        cell: Cell = state.store_bit(1).store_ref(custom.store_bit(0).end_cell()).end_cell()
+        return cell
 
 
 def validator_set(members: Sequence[Validator], *, main: int | None = None, total: int | None = None) -> Cell:
@@ -251,7 +253,8 @@ def validator_set(members: Sequence[Validator], *, main: int | None = None, tota
     part = begin_cell().store_uint(0x12, 8).store_uint(0, 64)
     part.store_uint(total or len(members), 16).store_uint(main or len(members), 16)
     part.store_uint(sum(member.weight for member in members), 64)
-    return part.store_bit(1).store_ref(entries.root.cell).end_cell()
+    cell: Cell = part.store_bit(1).store_ref(entries.root.cell).end_cell()
+    return cell
 
 
 class _ValidatorEntry:

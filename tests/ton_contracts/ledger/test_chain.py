@@ -190,12 +190,22 @@ class TestAge:
 
 
 class TestConnections:
-    async def test_reconnects(self, devnet: Devnet, chain: LiteChain) -> None:
+    async def test_connection_that_was_closed_meanwhile(self, devnet: Devnet, chain: LiteChain) -> None:
         await chain.head()
         for server in chain._pool.servers:
             assert server._transport is not None
             server._transport.writer.close()
-        await _until(chain.head)
+        assert (await chain.account(ALICE)).exists
+
+    async def test_connection_that_ends_in_the_middle(self, devnet: Devnet, chain: LiteChain) -> None:
+        await chain.head()
+        devnet.faults.delay = 0.2
+        asked = asyncio.create_task(chain.account(ALICE))
+        await asyncio.sleep(0.05)
+        (server,) = chain._pool.servers
+        assert server._transport is not None
+        server._transport.writer.transport.abort()
+        assert (await asked).exists
 
     async def test_server_that_comes_back(self, sandbox: None, tmp_path: Any) -> None:
         async with Devnet.start(tmp_path / "net", block_interval=None) as devnet:

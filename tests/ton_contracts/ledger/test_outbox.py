@@ -16,8 +16,8 @@ from cocoon_attestation.errors import ConfigError, UnavailableError
 from cocoon_ton.emulator import Emulator, TestChain
 from cocoon_ton.errors import ChainUnavailableError, InsufficientFundsError, OutboxConflictError
 from cocoon_ton.messages import ExternalMessage, Transfer, external_message
-from cocoon_ton.outbox import ExternalOperation, OperationState, Outbox, TransferOperation
-from cocoon_ton.outbox.sender import FEE_RESERVE, HISTORY_LIMIT, TIME_TO_LIVE, find_delivery
+from cocoon_ton.outbox import ExternalOperation, OperationState, Outbox, TransferOperation, find_delivery
+from cocoon_ton.outbox.sender import FEE_RESERVE, HISTORY_LIMIT, TIME_TO_LIVE
 from cocoon_ton.wallet import MAX_TRANSFERS, Wallet, WalletVersion
 
 from .emulated import BLOCK_SECONDS, EmulatedChain

@@ -215,8 +215,11 @@ class TestHeader:
     def test_link_out_of_the_masterchain(self, smith: Smith) -> None:
         head = smith.add()
         link = smith.forward(smith.init, head)
-        for change in ({"workchain": 0}, {"shard": 1 << 62}):
-            moved = dataclasses.replace(link, to=dataclasses.replace(link.to, **change))
+        for to in (
+            dataclasses.replace(link.to, workchain=0),
+            dataclasses.replace(link.to, shard=1 << 62),
+        ):
+            moved = dataclasses.replace(link, to=to)
             assert "leaves the masterchain" in rejected(smith, [moved], head)
 
     def test_pruned_info_is_refused(self, smith: Smith) -> None:

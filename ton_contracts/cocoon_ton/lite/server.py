@@ -30,6 +30,10 @@ class LiteserverRefusalError(ChainUnavailableError):
         self.number = number
 
 
+class _ConnectionLostError(ChainUnavailableError):
+    """The connection ended before the answer came."""
+
+
 class Server:
     """Queries to one liteserver. All failures are `ChainUnavailableError`."""
 
@@ -54,7 +58,20 @@ class Server:
         self._distrusted_until = time.monotonic() + _PENALTY
 
     async def query(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """One ``liteServer.*`` query, over a fresh connection if the old one is gone."""
+        """One ``liteServer.*`` query.
+
+        A connection that was opened earlier may have been closed meanwhile; then the query, which never
+        does harm twice, is repeated once over a new one.
+        """
+        reused = self._transport
+        try:
+            return await self._query(method, fields)
+        except _ConnectionLostError:
+            if reused is None:
+                raise
+            return await self._query(method, fields)
+
+    async def _query(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
         transport = await self._connected()
         try:
             return await transport.query(method, fields)
@@ -65,7 +82,7 @@ class Server:
             raise ChainUnavailableError(f"liteserver {self.name} did not answer in time") from error
         except OSError as error:
             await self._drop(transport)
-            raise ChainUnavailableError(f"liteserver {self.name} closed the connection") from error
+            raise _ConnectionLostError(f"liteserver {self.name} closed the connection") from error
         except Exception as error:  # pytoniq's TL reader and writer raise anything on odd input
             await self._drop(transport)
             raise ChainUnavailableError(f"liteserver {self.name} answered nonsense") from error

@@ -7,6 +7,7 @@ from cocoon_ton.outbox.operation import (
     OperationStatus,
     TransferOperation,
 )
+from cocoon_ton.outbox.outcome import find_delivery
 from cocoon_ton.outbox.sender import Outbox
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "OperationStatus",
     "Outbox",
     "TransferOperation",
+    "find_delivery",
 ]

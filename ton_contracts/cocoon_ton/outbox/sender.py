@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from pytoniq_core import Address
-
 from cocoon_attestation.errors import ConfigError, UnavailableError
 from cocoon_ton.address import raw_address
 from cocoon_ton.amounts import format_ton
@@ -30,17 +28,25 @@ from cocoon_ton.errors import (
     InsufficientFundsError,
     MessageRefusedError,
 )
-from cocoon_ton.messages import Transfer
 from cocoon_ton.outbox.operation import (
     ExternalOperation,
     Operation,
     OperationState,
     OperationStatus,
-    TransferOperation,
 )
-from cocoon_ton.outbox.store import Batch, OutboxStore, Outcome, Pending
+from cocoon_ton.outbox.outcome import (
+    expired,
+    external_outcome,
+    failed,
+    find_delivery,
+    match_emitted,
+    transfer_of,
+)
+from cocoon_ton.outbox.store import Batch, OutboxStore, Pending
 from cocoon_ton.values import AccountState, TransactionInfo
 from cocoon_ton.wallet import MAX_TRANSFERS, Wallet
+
+__all__ = ["FEE_RESERVE", "HISTORY_LIMIT", "TIME_TO_LIVE", "Chain", "Outbox", "find_delivery"]
 
 TIME_TO_LIVE = 120
 """Seconds of chain time for which a signed message stays valid."""
@@ -48,7 +54,6 @@ FEE_RESERVE = 20_000_000
 """Nanoton kept back per transfer for fees, so that the wallet's own send does not run dry."""
 HISTORY_LIMIT = 10_000
 """Transactions searched at most for one message."""
-_NOT_SENT = "the wallet ran the message but did not send this transfer: its balance was too low"
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +192,7 @@ class Outbox:
                 self._open.void_batch(batch, "the sequence number was used by another message")
             else:
                 transfers = self._open.batch_transfers(batch)
-                self._open.finish_batch(batch, _match(transfers, found))
+                self._open.finish_batch(batch, match_emitted(transfers, found))
             return True
         if seqno == batch.seqno and state.shard_utime >= batch.valid_until:
             self._open.void_batch(batch, "the message expired before it was executed")
@@ -218,7 +223,7 @@ class Outbox:
         seqno = self._wallet.seqno(state)
         valid_until = state.shard_utime + TIME_TO_LIVE
         message = self._wallet.sign(
-            [_transfer(pending) for pending in transfers],
+            [transfer_of(pending) for pending in transfers],
             seqno=seqno,
             valid_until=valid_until,
             deploy=not state.active,
@@ -233,13 +238,13 @@ class Outbox:
         chosen: list[Pending] = []
         left = state.balance
         for pending in self._open.queued_transfers():
-            if _expired(pending, state):
-                self._open.settle(_failed(pending, "it was not started in time"))
+            if expired(pending, state):
+                self._open.settle(failed(pending, "it was not started in time"))
                 continue
-            left -= _transfer(pending).amount + FEE_RESERVE
+            left -= transfer_of(pending).amount + FEE_RESERVE
             if left < 0:
                 if not chosen:
-                    self._open.note(pending.number, str(self._poor(_transfer(pending).amount, state)))
+                    self._open.note(pending.number, str(self._poor(transfer_of(pending).amount, state)))
                 break
             chosen.append(pending)
             if len(chosen) == MAX_TRANSFERS:
@@ -263,11 +268,11 @@ class Outbox:
         if pending.state is OperationState.SENT:
             found = await self._find(state, start, operation.message.body_hash)
             if found is not None:
-                self._open.settle(_external_outcome(pending, found))
+                self._open.settle(external_outcome(pending, found))
                 self._sent_at.pop(operation.message.hash, None)
                 return
-        if _expired(pending, state):
-            self._open.settle(_failed(pending, "it was not executed in time"))
+        if expired(pending, state):
+            self._open.settle(failed(pending, "it was not executed in time"))
             return
         self._open.external_sent(pending.number, max(start, state.last_tx_lt))
         await self._send_again(operation.message.boc, operation.message.hash, pending)
@@ -284,67 +289,6 @@ class Outbox:
             if pending is not None:
                 self._open.note(pending.number, str(error))
             _log.info("outbox: message not taken: %s", error)
-
-
-async def find_delivery(
-    chain: ChainReader, destination: Address, message_hash: bytes, *, after_lt: int = 0, limit: int = 1000
-) -> TransactionInfo | None:
-    """The transaction in which `destination` received a message that the wallet emitted, if it is there.
-
-    `message_hash` and a lower bound for `after_lt` are in the operation's status.
-    """
-    for transaction in await chain.transactions(destination, after_lt=after_lt, limit=limit):
-        if transaction.in_msg is not None and transaction.in_msg.hash == message_hash:
-            return transaction
-    return None
-
-
-def _transfer(pending: Pending) -> Transfer:
-    if not isinstance(pending.operation, TransferOperation):
-        raise ConfigError("outbox database is inconsistent")
-    return pending.operation.transfer
-
-
-def _expired(pending: Pending, state: AccountState) -> bool:
-    limit = pending.operation.not_after
-    return limit is not None and state.shard_utime > limit
-
-
-def _failed(pending: Pending, error: str) -> Outcome:
-    return Outcome(number=pending.number, state=OperationState.FAILED, error=error)
-
-
-def _match(transfers: list[Pending], transaction: TransactionInfo) -> list[Outcome]:
-    """Find each transfer among the messages that the wallet's transaction emitted."""
-    emitted = [message for message in transaction.out_msgs if message.kind == "internal"]
-    outcomes = []
-    for pending in transfers:
-        transfer = _transfer(pending)
-        wanted = (transfer.destination, transfer.amount, transfer.body.hash)
-        found = next((m for m in emitted if (m.destination, m.value, m.body.hash) == wanted), None)
-        if found is not None:
-            emitted.remove(found)
-        outcomes.append(
-            Outcome(
-                number=pending.number,
-                state=OperationState.FAILED if found is None else OperationState.SEEN,
-                tx_lt=transaction.lt,
-                tx_hash=transaction.hash,
-                message_hash=None if found is None else found.hash,
-                error=_NOT_SENT if found is None else "",
-            )
-        )
-    return outcomes
-
-
-def _external_outcome(pending: Pending, transaction: TransactionInfo) -> Outcome:
-    return Outcome(
-        number=pending.number,
-        state=OperationState.SEEN if transaction.success else OperationState.FAILED,
-        tx_lt=transaction.lt,
-        tx_hash=transaction.hash,
-        error="" if transaction.success else f"the contract ended with exit code {transaction.exit_code}",
-    )
 
 
 def _lock_file(path: Path) -> int:

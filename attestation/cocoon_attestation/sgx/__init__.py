@@ -1,0 +1,1 @@
+"""Intel SGX quotes: for completeness of raw quotes. No release of Cocoon runs in SGX."""
