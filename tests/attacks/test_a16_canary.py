@@ -344,8 +344,9 @@ def _search_processes(net: Running, search: Search, canaries: Canaries) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
+    """Processes that any thread of a process started."""
+    lists = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for found in lists for child in found]
 
 
 def _databases(home: Path) -> list[Path]:

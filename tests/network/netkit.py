@@ -109,15 +109,17 @@ class Outcome:
 class InProcess:
     """Runs `cocoon` in this process: quick, and any traceback becomes a failed test."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, capsys: pytest.CaptureFixture[str], home: Path) -> None:
         self._capsys = capsys
+        self.home = home
+        """``COCOON_HOME`` of the runs."""
 
     def __call__(self, *arguments: str | Path) -> Outcome:
         """Run one command line."""
         from cocoon_cli.__main__ import main
 
         self._capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        with environment(COCOON_HOME=str(self.home)), pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
         shown = self._capsys.readouterr()
         assert isinstance(stop.value.code, int)

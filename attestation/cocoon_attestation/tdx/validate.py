@@ -39,7 +39,7 @@ def validate_td_report(
     validate_td_hardware(
         report, expected=matched or named, allowed_modules=policy.allowed_modules, checks=checks
     )
-    _owner(report, checks)
+    check_owner(report, checks)
     return matched
 
 
@@ -160,7 +160,8 @@ def _paravisor(report: TdReport, checks: CheckList) -> None:
     )
 
 
-def _owner(report: TdReport, checks: CheckList) -> None:
+def check_owner(report: TdReport, checks: CheckList) -> None:
+    """Record ``tdx.owner``: what the host may choose at creation is left at zero."""
     names = ("mrconfigid", "mrowner", "mrownerconfig")
     used = [name.upper() for name in names if any(getattr(report, name))]
     checks.record(
