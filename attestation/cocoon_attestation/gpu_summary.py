@@ -2,53 +2,73 @@
 
 A signed GPU report does not say whether confidential computing is on or developer tools are off; only
 code in the guest can ask the driver. The measured guest asks, refuses to serve otherwise, and extends
-what it saw into RTMR3. See docs/spec/appraisal.md, section 6.
+what it saw into RTMR3. Form and rules: docs/spec/gpu-gate.md.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from cocoon_attestation.errors import MalformedError
-from cocoon_attestation.types import exact_bytes
+from cocoon_attestation.types import exact_bytes, uint
 
-MAX_SUMMARY: Final = 4096
-_HEAD: Final = re.compile(r"cocoon-gpu/1 cc=(on|off) devtools=(on|off) evidence=([0-9a-f]{64})", re.ASCII)
-_DEVICE: Final = re.compile(
-    r"(gpu|switch) ([A-Z0-9_]{2,12}) ([1-9a-f][0-9a-f]{0,63}) ([0-9.]{1,32}|-) ([0-9A-Fa-f.]{1,32}|-)", re.ASCII
-)
+VERSION: Final = 1
+MAX_DEVICES: Final = 16
+MAX_SERIAL: Final = 40
+KINDS: Final = {"gpu": 1, "switch": 2}
+_HEAD: Final = 37
+_SERIAL: Final = re.compile(rf"[1-9a-f][0-9a-f]{{0,{MAX_SERIAL - 1}}}", re.ASCII)
+
+
+class Joined(enum.IntEnum):
+    """How the driver says that the GPUs are joined."""
+
+    ALONE = 0
+    PROTECTED_PCIE = 1
+    NVLINK = 2
+    """Encrypted NVLink."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceLine:
-    """One device as its verified report and certificate name it."""
+class MeasuredDevice:
+    """One device as its verified certificate names it."""
 
     kind: str
     """``gpu`` or ``switch``."""
-    chip: str
-    """For example ``GH100``."""
     serial: str
-    """Serial number of the device certificate, lower-case hex without leading zeros."""
-    driver: str | None
-    """Driver version; None for a switch."""
-    vbios: str | None
-    """VBIOS version, of a switch its BIOS version."""
+    """Serial number of the device certificate, lower-case hex without leading zeros, 1 to 40 digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSummary:
-    """What the guest found. Authentic if the replay of RTMR3 is."""
+    """What the guest found. Authentic if the replay of RTMR3 is.
+
+    Raises `MalformedError` at construction for a value that the form cannot carry.
+    """
 
     confidential: bool
-    """True if confidential computing (or protected PCIe) was on for every GPU."""
+    """True if confidential computing was on."""
     devtools: bool
     """True if developer tools were on: the host can then read GPU memory."""
+    joined: Joined
     evidence: bytes
-    """SHA-256 over the GPU evidence that the guest checked at boot, 32 bytes; for audits."""
-    devices: tuple[DeviceLine, ...]
-    """Devices in the order in which evidence shows them."""
+    """`gpu_digest` of the reports that the guest appraised at boot, 32 bytes; for audits."""
+    devices: tuple[MeasuredDevice, ...]
+    """1 to 16 devices, all different, in the order in which evidence shows them."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        exact_bytes(self.evidence, 32, "gpu evidence digest")
+        if not 1 <= len(self.devices) <= MAX_DEVICES:
+            raise MalformedError(f"gpu summary: 1 to {MAX_DEVICES} devices expected")
+        for device in self.devices:
+            if device.kind not in KINDS or _SERIAL.fullmatch(device.serial) is None:
+                raise MalformedError("gpu summary: a device has another kind or form of serial number")
+        if len({device.serial for device in self.devices}) != len(self.devices):
+            raise MalformedError("gpu summary: a device is listed twice")
 
     @property
     def gpus(self) -> int:
@@ -56,52 +76,40 @@ class GpuSummary:
         return sum(device.kind == "gpu" for device in self.devices)
 
     def encode(self) -> bytes:
-        """The payload: ASCII lines, each with LF at its end.
-
-        Raises:
-            MalformedError: a value does not fit the form.
-        """
-        digest = exact_bytes(self.evidence, 32, "gpu evidence digest").hex()
-        onoff = {True: "on", False: "off"}
-        lines = [
-            f"cocoon-gpu/1 cc={onoff[self.confidential]} devtools={onoff[self.devtools]} evidence={digest}"
-        ]
-        lines += [
-            f"{one.kind} {one.chip} {one.serial} {one.driver or '-'} {one.vbios or '-'}" for one in self.devices
-        ]
-        payload = "".join(f"{line}\n" for line in lines).encode("ascii", "replace")
-        if parse_gpu_summary(payload) != self:
-            raise MalformedError("gpu summary: a value does not fit the form")
-        return payload
+        """The payload, at most 709 bytes."""
+        head = bytes((VERSION, self.confidential, self.devtools, self.joined))
+        devices = b"".join(
+            bytes((KINDS[one.kind], len(one.serial))) + one.serial.encode("ascii") for one in self.devices
+        )
+        return head + self.evidence + uint(len(self.devices), 8, "devices").to_bytes(1) + devices
 
 
 def parse_gpu_summary(payload: bytes) -> GpuSummary:
     """Read the payload of a ``cocoon.gpu`` event that is not ``none``.
 
     Raises:
-        MalformedError: another form, no device, a device listed twice, or more than 4096 bytes.
+        MalformedError: another version or form, a value out of range, or bytes left over.
     """
-    if len(payload) > MAX_SUMMARY or not payload.endswith(b"\n") or not payload.isascii():
-        raise MalformedError("gpu summary: ASCII lines expected")
-    first, *rest = payload[:-1].decode("ascii").split("\n")
-    head = _HEAD.fullmatch(first)
-    found = [_DEVICE.fullmatch(line) for line in rest]
-    if head is None or not found or None in found:
-        raise MalformedError("gpu summary: a line has another form")
-    devices = tuple(
-        DeviceLine(kind=m[1], chip=m[2], serial=m[3], driver=_value(m[4]), vbios=_value(m[5]))
-        for m in found
-        if m is not None
-    )
-    if len({device.serial for device in devices}) != len(devices):
-        raise MalformedError("gpu summary: a device is listed twice")
+    if len(payload) < _HEAD or payload[0] != VERSION or max(payload[1], payload[2]) > 1:
+        raise MalformedError("gpu summary: another version or form")
+    if payload[3] not in {mode.value for mode in Joined}:
+        raise MalformedError("gpu summary: the GPUs are joined in an unknown way")
+    names = {number: kind for kind, number in KINDS.items()}
+    devices: list[MeasuredDevice] = []
+    offset = _HEAD
+    for _ in range(payload[36]):
+        head = payload[offset : offset + 2]
+        serial = payload[offset + 2 : offset + 2 + (head[1] if len(head) == 2 else 0)]
+        if len(head) != 2 or len(serial) != head[1] or head[0] not in names or not serial.isascii():
+            raise MalformedError("gpu summary: a device has another form")
+        devices.append(MeasuredDevice(kind=names[head[0]], serial=serial.decode("ascii")))
+        offset += 2 + len(serial)
+    if offset != len(payload):
+        raise MalformedError("gpu summary: bytes follow the last device")
     return GpuSummary(
-        confidential=head[1] == "on",
-        devtools=head[2] == "on",
-        evidence=bytes.fromhex(head[3]),
-        devices=devices,
+        confidential=payload[1] == 1,
+        devtools=payload[2] == 1,
+        joined=Joined(payload[3]),
+        evidence=payload[4:36],
+        devices=tuple(devices),
     )
-
-
-def _value(text: str) -> str | None:
-    return None if text == "-" else text

@@ -42,7 +42,7 @@ def rules_from_toml(text: str) -> ClientRules:
     """
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise ConfigError(f"client rules: not TOML: {error}") from error
     require_keys("client rules", document, known=_KEYS, required=_KEYS)
     if typed("version", document["version"], int) != LANGUAGE_VERSION:

@@ -106,7 +106,7 @@ def _issue(
     binding: KeyBinding,
     seal_public_key: bytes,
     models: tuple[bytes, ...],
-    release: Release,
+    release: AnyRelease,
     tee: TeeKind,
     simulated: bool,
     platform_id: bytes,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cocoon_attestation.errors import MalformedError
+from cocoon_attestation.errors import ConfigError, MalformedError
 
 
 def parse_time(text: str | None) -> int:
@@ -45,6 +45,19 @@ def read_file(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise MalformedError(f"{path} is larger than {limit} bytes")
     return data
+
+
+def read_text(path: Path, limit: int = 1 << 20) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        click.UsageError: it cannot be read.
+        ConfigError: it is larger than `limit` bytes, or no text.
+    """
+    try:
+        return read_file(path, limit).decode("utf-8")
+    except (MalformedError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a text file of at most {limit} bytes") from error
 
 
 def read_hex(text: str, size: int, what: str) -> bytes:

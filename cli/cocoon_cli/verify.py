@@ -12,7 +12,7 @@ from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
 from cocoon_attestation.evidence import MAX_EVIDENCE
 from cocoon_cli.auditing import Report, audit_bundle, find_network, show_report
 from cocoon_cli.clients import open_client, run
-from cocoon_cli.inputs import parse_time, read_file, read_hex
+from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
 from cocoon_cli.options import common_options, network_option
 from cocoon_cli.verify_vendor import eventlog, gpu, quote, snp
 from cocoon_ton.network import NetworkConfig, load_network
@@ -153,7 +153,7 @@ def evidence(
     if policy_file is not None:
         if nonce is None:
             raise click.UsageError("--policy needs --challenge")
-        policy, name = policy_from_toml(policy_file.read_text()), str(policy_file)
+        policy, name = policy_from_toml(read_text(policy_file)), str(policy_file)
     else:
         chosen = load_network(str(network))
         policy, recorded = run(lambda: _registry_view(chosen, data))

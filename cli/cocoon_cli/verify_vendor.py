@@ -244,6 +244,9 @@ def _optional_hex(text: str | None, size: int, what: str) -> bytes | None:
 
 
 def _show(outcome: Outcome, *, as_json: bool, explain: bool) -> None:
+    for warning in outcome.warnings:
+        if warning.startswith("UNSAFE"):  # on stderr as well: a pipe must not hide it
+            click.secho(warning, fg="red", bold=True, err=True)
     if as_json:
         document = outcome.to_dict()
         if explain:

@@ -41,9 +41,15 @@ def run_bundles(kit: Kit) -> None:
         _gpus(kit, entry, document)
         _snp(kit, entry, document)
         if "nras" in entry["checks"]:
-            kit.skip("bundles", f"{entry['id']} NRAS token", "verdicts of a remote service are no evidence here")
+            kit.skip(
+                "bundles", f"{entry['id']} NRAS token", "verdicts of a remote service are no evidence here"
+            )
         if "sigstoreBundle" in document:
-            kit.skip("bundles", f"{entry['id']} Sigstore bundle", "releases come from the registry, not from a log")
+            kit.skip(
+                "bundles",
+                f"{entry['id']} Sigstore bundle",
+                "releases come from the registry, not from a log",
+            )
 
 
 def _quotes(kit: Kit, entry: dict[str, Any], answer: bytes) -> list[str]:
@@ -73,7 +79,9 @@ def _collateral(kit: Kit, entry: dict[str, Any]) -> str:
     read = {name: kit.read(f"{entry['dir']}/{name}") for name in entry["files"] if name.startswith("pcs_")}
     root = kit.read(f"{RAW}/intel_sgx_root_ca.pem").decode()
     issuer = x509.load_der_x509_crl(read["pcs_pckcrl.der"]).issuer
-    issuers = [kit.read(name).decode() for name in (f"{RAW}/pck_platform_ca.pem", "sgx/pck_processor_ca.pem")]
+    issuers = [
+        kit.read(name).decode() for name in (f"{RAW}/pck_platform_ca.pem", "sgx/pck_processor_ca.pem")
+    ]
     own = next(pem for pem in issuers if x509.load_pem_x509_certificate(pem.encode()).subject == issuer)
     signer = kit.read(f"{RAW}/tcb_signing_2025_2032.pem").decode()
     document = {
@@ -140,7 +148,9 @@ def _gpus(kit: Kit, entry: dict[str, Any], document: Any) -> None:
     found = f"{total} reports, nonces {len(nonces)}"
     same = total == listed["reports"] and nonces == set(listed["nonces"])
     want = f"{listed['reports']} reports, nonces {len(listed['nonces'])}"
-    kit.add("bundles", f"{entry['id']} GPUs", want, found, "every report was seen", [] if same else ["number"])
+    kit.add(
+        "bundles", f"{entry['id']} GPUs", want, found, "every report was seen", [] if same else ["number"]
+    )
 
 
 def _evidence_lists(value: Any) -> Iterator[list[dict[str, Any]]]:
@@ -150,9 +160,17 @@ def _evidence_lists(value: Any) -> Iterator[list[dict[str, Any]]]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from _evidence_lists(item)
-    elif isinstance(value, list) and value and all(isinstance(one, dict) and "evidence" in one for one in value):
+    elif (
+        isinstance(value, list)
+        and value
+        and all(isinstance(one, dict) and "evidence" in one for one in value)
+    ):
         yield [
-            {"arch": one.get("arch", "HOPPER"), "certificate": one["certificate"], "evidence": one["evidence"]}
+            {
+                "arch": one.get("arch", "HOPPER"),
+                "certificate": one["certificate"],
+                "evidence": one["evidence"],
+            }
             for one in value
         ]
     elif isinstance(value, list):

@@ -45,7 +45,9 @@ def run_quotes(kit: Kit) -> None:
             _rollback(kit, category, entry, cases)
 
 
-def _genuine_case(kit: Kit, category: str, prefix: str, entry: dict[str, Any], case: dict[str, Any]) -> None:
+def _genuine_case(
+    kit: Kit, category: str, prefix: str, entry: dict[str, Any], case: dict[str, Any]
+) -> None:
     name = f"{entry['id']} @ {case['now_iso'][:10]}"
     base = [
         "quote", kit.path(entry["file"]), "--collateral", kit.path(case["collateral"]), "--at", case["now"],
@@ -63,7 +65,9 @@ def _genuine_case(kit: Kit, category: str, prefix: str, entry: dict[str, Any], c
     kit.expect(category, f"{name} its software", "accepted", *base, *allow, "--mrtd", measured)
     wrong = "5a" * (len(measured) // 2)
     failing = {"tdx.measurement", "sgx.mrenclave"}
-    kit.expect(category, f"{name} other software", "rejected", *base, *allow, "--mrtd", wrong, failing=failing)
+    kit.expect(
+        category, f"{name} other software", "rejected", *base, *allow, "--mrtd", wrong, failing=failing
+    )
     above = max(case["tcb_eval"]) + 1
     kit.expect(
         category, f"{name} newer minimum", "rejected", *base, *allow, "--min-tcb-eval", above,
@@ -155,10 +159,16 @@ def run_snp(kit: Kit) -> None:
         closed = not int(entry.get("fields", {}).get("policy", "0"), 16) & MIGRATABLE_OR_DEBUG
         if genuine and closed:
             fields = entry["fields"]
-            claims = {"measurement": fields["meas"], "report_data": fields["report_data"], "vmpl": fields["vmpl"]}
+            claims = {
+                "measurement": fields["meas"],
+                "report_data": fields["report_data"],
+                "vmpl": fields["vmpl"],
+            }
             kit.expect("snp", entry["id"], "accepted", *command, middle(window), claims=claims)
             right = ["--report-data", fields["report_data"]]
-            kit.expect("snp", f"{entry['id']} its report data", "accepted", *command, middle(window), *right)
+            kit.expect(
+                "snp", f"{entry['id']} its report data", "accepted", *command, middle(window), *right
+            )
             kit.expect(
                 "snp", f"{entry['id']} other report data", "rejected",
                 *command, middle(window), "--report-data", "5a" * 64, failing={"snp.report_data"},
@@ -201,7 +211,13 @@ def _with_crl(kit: Kit, entry: dict[str, Any], command: list[Any], window: list[
     if late < moment(window[1]):
         late_at = int(max(late, moment(window[0]) + DAY))
         kit.expect(
-            "snp", f"{entry['id']} with a stale CRL", "rejected", *command, late_at, *given, failing={"snp.crl"}
+            "snp",
+            f"{entry['id']} with a stale CRL",
+            "rejected",
+            *command,
+            late_at,
+            *given,
+            failing={"snp.crl"},
         )
 
 
@@ -211,7 +227,9 @@ def _with_chain(kit: Kit, entry: dict[str, Any], command: list[Any], window: lis
     for file in sorted((kit.folder / "snp" / "ca").glob(f"ask_ark_{_product(entry)}*.pem")):
         if ("vlek" in file.stem) is bool(kind):
             given = ["--chain", kit.path(f"snp/ca/{file.name}")]
-            kit.expect("snp", f"{entry['id']} with {file.stem}", "accepted", *command, middle(window), *given)
+            kit.expect(
+                "snp", f"{entry['id']} with {file.stem}", "accepted", *command, middle(window), *given
+            )
 
 
 def _foreign_certificates(kit: Kit, entries: list[dict[str, Any]]) -> None:
@@ -236,7 +254,9 @@ def run_eventlogs(kit: Kit) -> None:
         for quote in kit.index["tdx"]:
             own = quote["id"] == entry["quote"]
             fits = own and all(entry["match"])
-            want, failing = ("accepted", set()) if fits else ("rejected", {f"eventlog.rtmr{i}" for i in range(4)})
+            want, failing = (
+                ("accepted", set()) if fits else ("rejected", {f"eventlog.rtmr{i}" for i in range(4)})
+            )
             arguments = [*command, "--quote", kit.path(quote["file"])]
             name = f"{entry['id']} with {'its' if own else 'a foreign'} quote {quote['id']}"
             kit.expect("eventlog", name, want, *arguments, claims=claims, failing=failing)

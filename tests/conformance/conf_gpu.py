@@ -56,9 +56,17 @@ def _report(kit: Kit, entry: dict[str, Any]) -> None:
         kit.expect("nvidia", entry["id"], "rejected", *command, *hardware, nonce, failing={"gpu.sig"})
         return
     kit.expect("nvidia", entry["id"], "accepted", *command, *hardware, checks["request_nonce"])
-    kit.expect("nvidia", f"{entry['id']} without manifests", "undecided", *command, ANY_TIME, "--nonce", nonce)
     kit.expect(
-        "nvidia", f"{entry['id']} other nonce", "rejected", *command, *hardware, "5a" * 32, failing={"gpu.nonce"}
+        "nvidia", f"{entry['id']} without manifests", "undecided", *command, ANY_TIME, "--nonce", nonce
+    )
+    kit.expect(
+        "nvidia",
+        f"{entry['id']} other nonce",
+        "rejected",
+        *command,
+        *hardware,
+        "5a" * 32,
+        failing={"gpu.nonce"},
     )
     _with_manifests(kit, entry, [*command[:-1], "--nonce", nonce])
 
@@ -100,7 +108,8 @@ def _is_good_rim(entry: dict[str, Any]) -> bool:
 
 def _list(kit: Kit, entry: dict[str, Any]) -> None:
     genuine = all(
-        one["signature"] and one["chain_ok"] and one["fwid_matches_leaf"] is not False for one in entry["checks"]
+        one["signature"] and one["chain_ok"] and one["fwid_matches_leaf"] is not False
+        for one in entry["checks"]
     )
     nonce = entry["checks"][0]["request_nonce"]
     command = ["gpu", kit.path(entry["file"]), "--at", ANY_TIME, "--hardware-only", "--nonce"]
@@ -150,7 +159,10 @@ def _judge_rim(data: bytes, at: int, expected: dict[str, Any] | None) -> tuple[s
         return "malformed", str(error)
     if problem or not isinstance(values, Rim):
         return "rejected", problem or str(values)
-    if expected and (values.version, len(values.active)) != (expected["colloquialVersion"], expected["active"]):
+    if expected and (values.version, len(values.active)) != (
+        expected["colloquialVersion"],
+        expected["active"],
+    ):
         return "accepted with other values", f"{values.version}, {len(values.active)} active"
     return "accepted", f"{values.chip} {values.version}, {len(values.active)} active entries"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class Kit:
     folder: Path
     rows: list[Row] = field(default_factory=list)
     index: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="cocoon-conformance-")))
+    scratch: Path | None = None
     used: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -60,9 +62,17 @@ class Kit:
 
     def write(self, name: str, data: bytes) -> str:
         """A scratch file for something that was taken out of a sample."""
+        if self.scratch is None:
+            self.scratch = Path(tempfile.mkdtemp(prefix="cocoon-conformance-"))
         path = self.scratch / name
         path.write_bytes(data)
         return str(path)
+
+    def close(self) -> None:
+        """Remove the scratch files."""
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch)
+            self.scratch = None
 
     def entry(self, category: str, name: str) -> dict[str, Any]:
         """An entry of the index by its id."""
@@ -130,14 +140,20 @@ class Kit:
     def skip(self, category: str, sample: str, reason: str) -> None:
         """Add a row for something that this verifier does not judge, with the reason."""
         self.rows.append(
-            Row(category=category, sample=sample, want="-", got="not judged", reason=reason, ok=True, skipped=True)
+            Row(
+                category=category,
+                sample=sample,
+                want="-",
+                got="not judged",
+                reason=reason,
+                ok=True,
+                skipped=True,
+            )
         )
 
 
 def middle(window: Iterable[str]) -> int:
     """Unix time in the middle of two ISO dates."""
-    from datetime import UTC, datetime
-
     start, end = (datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() for text in window)
     return int((start + end) / 2)
 

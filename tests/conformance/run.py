@@ -6,7 +6,6 @@ change here. Leaves with 1 if anything is not as expected, with 2 if there are n
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -36,13 +35,17 @@ def run(folder: Path) -> list[Row]:
         for part in RUNS:
             part(kit)
         for category in sorted(kit.index.keys() - CATEGORIES):
-            kit.add(category, "(all)", "judged", "unknown category", "nobody wrote a run for it", ["category"])
+            kit.add(
+                category, "(all)", "judged", "unknown category", "nobody wrote a run for it", ["category"]
+            )
         for category, entries in kit.index.items():
             for entry in entries:
                 if not any(file in kit.used for file in _files(entry)):
-                    kit.add(category, entry["id"], "judged", "never opened", "no run used this file", ["file"])
+                    kit.add(
+                        category, entry["id"], "judged", "never opened", "no run used this file", ["file"]
+                    )
     finally:
-        shutil.rmtree(kit.scratch)
+        kit.close()
     return kit.rows
 
 

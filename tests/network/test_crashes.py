@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,22 +23,25 @@ import openai
 import pytest
 
 from cocoon_attestation.receipt import Receipt, parse_receipt
+from cocoon_ton import opcodes
 
 if TYPE_CHECKING:
     from tests.network.netkit import (
         MODEL,
         STORY,
+        Book,
         Exchanged,
         InProcess,
         Running,
         Served,
+        children,
         ledger_rows,
         processes_of,
         until,
         why_not,
     )
 else:
-    from netkit import MODEL, STORY, Running, ledger_rows, processes_of, until, why_not
+    from netkit import MODEL, STORY, Running, children, ledger_rows, processes_of, until, why_not
 
 pytestmark = [pytest.mark.network, pytest.mark.model]
 
@@ -106,15 +111,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     until(lambda: not processes_of(world.home), within=10, what="no process left")
 
 
-def _text_until(world: World, victim: Any, *, max_tokens: int) -> tuple[list[str], list[Any]]:
-    """Stream a story, kill `victim` after the third piece, and return what came: pieces and receipts."""
+def _story(world: World, kill: Callable[[], None], *, max_tokens: int) -> tuple[list[str], list[Any]]:
+    """Stream a story, call `kill` after the third piece, and return what came: pieces and receipts."""
     pieces: list[str] = []
     receipts: list[Any] = []
+    killed = False
     for chunk in world.stream(max_tokens):
         receipts += [chunk.model_extra["cocoon"]] if "cocoon" in (chunk.model_extra or {}) else []
         pieces += [choice.delta.content for choice in chunk.choices if choice.delta.content]
-        if len(pieces) == 3 and victim.running():
-            victim.kill()
+        if len(pieces) >= 3 and not killed:
+            killed = True
+            kill()
     return pieces, receipts
 
 
@@ -123,7 +130,7 @@ def _text_until(world: World, victim: Any, *, max_tokens: int) -> tuple[list[str
 
 def test_the_host_agent_dies(world: World) -> None:
     world.ask()
-    pieces, receipts = _text_until(world, world.net.part("host"), max_tokens=24)
+    pieces, receipts = _story(world, world.net.part("host").kill, max_tokens=24)
     assert not world.net.part("host").running()
     assert len(pieces) > 10
     assert len(receipts) == 1
@@ -138,7 +145,7 @@ def test_the_host_agent_dies(world: World) -> None:
 
 def test_the_chain_dies(world: World) -> None:
     world.ask()
-    pieces, receipts = _text_until(world, world.net.part("devnet"), max_tokens=24)
+    pieces, receipts = _story(world, world.net.part("devnet").kill, max_tokens=24)
     assert not world.net.part("devnet").running()
     assert len(pieces) > 10
     assert len(receipts) == 1
@@ -155,7 +162,7 @@ def test_the_gateway_dies(world: World) -> None:
     world.ask()
     before = len(world.requests("unknown"))
     with pytest.raises((openai.APIConnectionError, httpx.TransportError)):
-        _text_until(world, world.served.process, max_tokens=300)
+        _story(world, world.served.process.kill, max_tokens=300)
     assert len(world.requests("prepared")) == 1
     world.served.process.stop()
     world.net.gateways.remove(world.served.process)
@@ -172,6 +179,23 @@ def test_the_gateway_dies(world: World) -> None:
     assert known < book.paid < known + sum(int(row["worst"]) for row in lost)
 
 
+def test_the_engine_dies(world: World) -> None:
+    """The model's process dies, the enclave lives: the app gets a typed error and a receipt over nothing."""
+    world.ask()
+    engine = _engine(world)
+    before = {row["id"] for row in ledger_rows(world.home, "receipts", ["id"])}
+    with pytest.raises(openai.APIError) as failed:
+        _story(world, lambda: os.kill(engine, signal.SIGKILL), max_tokens=300)
+    assert failed.value.code == "engine_crashed"
+    rows = ledger_rows(world.home, "receipts", ["id", "amount", "status"])
+    (row,) = (row for row in rows if row["id"] not in before)
+    assert int(row["amount"]) == 0
+    assert row["status"] >= 500
+    world.ask()  # the enclave started another engine
+    assert _engine(world) != engine
+    _settled(world)
+
+
 def test_the_enclave_dies(world: World) -> None:
     """The app gets a typed error and no end mark; with the enclave its keys are gone, and new ones follow."""
     first = world.ask()
@@ -179,7 +203,7 @@ def test_the_enclave_dies(world: World) -> None:
     before = len(world.requests("unknown"))
     (paid,) = (book.paid for book in world.net.books().values())
     with pytest.raises(openai.APIError) as failed:
-        _text_until(world, world.net.part("enclave"), max_tokens=300)
+        _story(world, world.net.part("enclave").kill, max_tokens=300)
     assert failed.value.code == "outcome_unknown"
     assert failed.value.type == "api_error"
     until(
@@ -241,6 +265,21 @@ def test_every_receipt_is_provable_and_money_adds_up(world: World, cocoon: InPro
     assert _account(world)["verified"] == known
     assert _account(world)["lost"] == allowed - known
     assert _account(world)["in_flight"] == 0
+    _nothing_was_paid_twice(world, book)
+
+
+def _nothing_was_paid_twice(world: World, book: Book) -> None:
+    """On chain: no settlement was repeated, and what left the channel is what it says it paid."""
+    (channel,) = (row["id"] for row in ledger_rows(world.home, "channels", ["id"]))
+    deposits, settlements = 0, 0
+    for transaction in world.net.transactions(channel):
+        message = transaction.in_msg
+        assert message is not None
+        assert transaction.success, (hex(message.opcode or 0), transaction.exit_code)
+        deposits += message.value if message.opcode == opcodes.CHANNEL_TOP_UP else 0
+        settlements += message.opcode == opcodes.CHANNEL_SETTLE
+    assert settlements >= 1
+    assert 0 <= deposits - book.paid - book.balance < 5_000_000  # fees of the deposits, and storage
 
 
 # ---- everything stops, everything comes back
@@ -289,6 +328,14 @@ def _settled(world: World) -> None:
     until(done, within=90, every=0.5, what="anchored and settled")
 
 
+def _engine(world: World) -> int:
+    """Process id of the engine: the child that is not Python's resource tracker."""
+    for pid in children(world.net.part("enclave").pid):
+        if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise AssertionError("the enclave has no engine")
+
+
 def _keys(world: World) -> tuple[bytes, bytes]:
     """Current and previous key binding on chain."""
     key = world.net.node().key
@@ -297,7 +344,7 @@ def _keys(world: World) -> tuple[bytes, bytes]:
 
 
 def _account(world: World) -> dict[str, int]:
-    columns = ["verified", "lost", "in_flight", "cumulative", "cap"]
+    columns = ["verified", "lost", "in_flight"]
     (row,) = ledger_rows(world.home, "channels", columns)
     return {name: int(value) for name, value in row.items()}
 

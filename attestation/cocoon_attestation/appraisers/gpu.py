@@ -20,13 +20,19 @@ from cocoon_attestation.gpu.evidence import GpuDevice
 from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
 from cocoon_attestation.gpu.report import FeatureFlag
 from cocoon_attestation.gpu.verify import DeviceClaims, GpuClaims, verify_gpu
-from cocoon_attestation.gpu_summary import DeviceLine, GpuSummary, parse_gpu_summary
+from cocoon_attestation.gpu_summary import GpuSummary, Joined, MeasuredDevice, parse_gpu_summary
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.rtmr3 import NO_GPU
 
 _KINDS: Final = {
     evidence_pb2.DEVICE_KIND_GPU: DeviceKind.GPU,
     evidence_pb2.DEVICE_KIND_SWITCH: DeviceKind.SWITCH,
+}
+
+_JOINED: Final = {
+    FeatureFlag.SINGLE: Joined.ALONE,
+    FeatureFlag.PPCIE: Joined.PROTECTED_PCIE,
+    FeatureFlag.MULTI: Joined.NVLINK,
 }
 
 
@@ -55,7 +61,9 @@ def gpu_claims(claims: GpuClaims) -> dict[str, object]:
         "devices": [_device_claims(device) for device in claims.devices],
         "gpu_count": len(claims.gpus),
         "gpu_simulated": claims.simulated,
-        "nvlink_encrypted": None if FeatureFlag.SINGLE in modes or not modes else FeatureFlag.PPCIE not in modes,
+        "nvlink_encrypted": None
+        if FeatureFlag.SINGLE in modes or not modes
+        else FeatureFlag.PPCIE not in modes,
     }
 
 
@@ -71,18 +79,16 @@ def _device_claims(device: DeviceClaims) -> dict[str, object]:
     }
 
 
-def device_lines(claims: GpuClaims) -> tuple[DeviceLine, ...]:
+def measured_devices(claims: GpuClaims) -> tuple[MeasuredDevice, ...]:
     """The devices as a summary lists them."""
-    return tuple(
-        DeviceLine(
-            kind=device.kind.value,
-            chip=device.chip,
-            serial=device.serial,
-            driver=device.driver_version,
-            vbios=device.vbios_version,
-        )
-        for device in claims.devices
-    )
+    return tuple(MeasuredDevice(kind=device.kind.value, serial=device.serial) for device in claims.devices)
+
+
+def joined(claims: GpuClaims) -> Joined | None:
+    """How the GPUs themselves sign that they are joined; None if they do not agree."""
+    modes = {device.mode for device in claims.gpus}
+    mode = modes.pop() if len(modes) == 1 else None
+    return None if mode is None else _JOINED[mode]
 
 
 def _verify(
@@ -164,14 +170,16 @@ def _check_by_event(
     if payload is None:
         checks.skip("rtmr3.gpu", "not made: the log has the wrong grammar")
         return
-    shown = device_lines(found) if found is not None else None
+    shown = measured_devices(found) if found is not None else None
     if payload == NO_GPU:
         same, detail = not evidence.devices, "the guest measured that it has no GPU"
     elif summary is None:
         same, detail = False, "the guest measured a GPU event of another form"
     else:
         same = summary.devices == shown
-        detail = f"the guest measured {len(summary.devices)} devices, the evidence shows {len(evidence.devices)}"
+        detail = (
+            f"the guest measured {len(summary.devices)} devices, the evidence shows {len(evidence.devices)}"
+        )
     checks.record(
         "rtmr3.gpu",
         same,
@@ -179,9 +187,11 @@ def _check_by_event(
         inputs=(("payload", payload.hex()), ("devices", str(len(evidence.devices)))),
     )
     if summary is not None:
+        agrees = found is None or joined(found) is summary.joined
         checks.record(
             "rtmr3.gpu_mode",
-            summary.confidential and not summary.devtools,
-            f"the guest found confidential computing {'on' if summary.confidential else 'off'}, "
-            f"developer tools {'on' if summary.devtools else 'off'}",
+            summary.confidential and not summary.devtools and agrees,
+            f"the guest found confidential computing {'on' if summary.confidential else 'off'}, developer tools "
+            f"{'on' if summary.devtools else 'off'}, GPUs joined as {summary.joined.name.lower()}"
+            f"{'' if agrees else ', which is not what they signed'}",
         )

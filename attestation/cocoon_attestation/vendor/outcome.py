@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cocoon_attestation.checks import CheckList
+from cocoon_attestation.checks import Check, CheckList
 
 
 class OutcomeVerdict(enum.StrEnum):
@@ -45,7 +45,7 @@ class Outcome:
     def reason(self) -> str:
         """One sentence: the first fault, or what is missing, or that nothing is."""
         if self.checks.failed:
-            first = self.checks.failed[0]
+            first = min(self.checks.failed, key=_weight)
             return f"{first.id}: {first.detail}"
         missing = [check for check in self.checks.skipped if check.id not in self.waived]
         if missing:
@@ -67,6 +67,11 @@ class Outcome:
             "not_checked": sorted({check.id for check in self.checks.skipped}),
             "warnings": list(self.warnings),
         }
+
+
+def _weight(check: Check) -> int:
+    """Order of reasons: who vouches for it, what it is, then everything else in the order it was made."""
+    return {"root": 0, "chain": 0, "paravisor": 1}.get(check.id.rpartition(".")[2], 2)
 
 
 def judge(checks: CheckList, waived: frozenset[str]) -> OutcomeVerdict:

@@ -185,7 +185,7 @@ def _outcome(
     facts = dict(platform.claims) if platform else {}
     status, advisories = facts.pop("tcb_status", None), facts.pop("advisories", [])
     warnings = [CUSTOM_ROOT] if rules.simulated else []
-    warnings += [f"status {one} is allowed: a session may not be" for one in sorted(rules.statuses) if one != "UpToDate"]
+    warnings += [f"TCB status {one} is allowed" for one in sorted(rules.statuses - {"UpToDate"})]
     if platform:
         facts |= {"platform_id": platform.platform_id.hex(), "expires_at": platform.expires_at}
     made = {check.id for check in checks} - {check.id for check in checks.skipped}

@@ -37,7 +37,7 @@ def load_host_config(path: Path) -> HostConfig:
     """Read ``host.toml``; relative paths are relative to it. Raises `ConfigError` naming the bad key."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     return parse_host_config(document, base=path.parent)
 
@@ -47,7 +47,7 @@ def parse_host_config(document: Mapping[str, object], *, base: Path) -> HostConf
     known = {
         "network", "host_service", "state", "endpoint", "models", "simulated", "salt", "stake",
         "working_balance", "prices", "poll_s", "anchor_every_s", "anchor_margin_s", "settle_above",
-        "renew_before_s", "settle_before_s",
+        "settle_minimum", "renew_before_s", "settle_before_s",
     }  # fmt: skip
     unknown = set(document) - known
     if unknown:
@@ -62,6 +62,7 @@ def parse_host_config(document: Mapping[str, object], *, base: Path) -> HostConf
         prices=_prices(document.get("prices", {})),
         stake=_amount(document, "stake"),
         settle_above=_amount(document, "settle_above", "0.2"),
+        settle_minimum=_amount(document, "settle_minimum", "0.005"),
         working_balance=_amount(document, "working_balance", "0.5"),
         **seconds,
     )
