@@ -5,7 +5,11 @@ process driven directly with token ids. *Confidential* is everything a user gets
 verified, prompt sealed, gRPC session over TLS, engine, chunks sealed, receipt signed and on disk, receipt
 verified. Set-up (appraisal, channel) happens before the clock starts, as in a session.
 
-    python benchmarks/overhead.py [--streams 1,4,16] [--rounds 3] [--max-tokens 48] [--json]
+Wall time says what a user of this machine notices, and is the noisier the busier the machine is. CPU time is
+taken per process (engine, enclave front-end, client) and hardly depends on neighbours. With --scripted a
+stand-in takes the model's place and gives every request a token per step, so that only the rest is left.
+
+    python benchmarks/overhead.py [--scripted] [--streams 1,4,16] [--rounds 3] [--max-tokens 48] [--json]
 """
 
 from __future__ import annotations
@@ -14,217 +18,108 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import sqlite3
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from cpu import engine_of, machine  # type: ignore[import-not-found]
+from paced import STEP_MS, paced  # type: ignore[import-not-found]
+from parts import measure_parts  # type: ignore[import-not-found]
+from rounds import PROMPT, Bare, Confidential, Pids, compare  # type: ignore[import-not-found]
+from table import show  # type: ignore[import-not-found]
+
+if TYPE_CHECKING:
+    from cocoon_cli.devnetwork import DevNetwork
+    from cocoon_enclave.models.demo import FetchedModel
+    from cocoon_ton.network import NetworkConfig
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 QUESTION = "what does confidentiality cost, beside the bare engine?"
-PROMPT = "Explain in a few sentences how rain forms, from the sea to the cloud and back to the ground."
+TON = 10**9
+LIMITS = """
+[limits]
+requests = 512
+requests_per_session = 256
+
+[engine]
+queue = 512
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One round of concurrent streams."""
-
-    tokens: int
-    seconds: float
-    ttft: float
-    """Median time to first token, seconds."""
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second of all streams."""
-        return self.tokens / self.seconds
-
-
-async def _gather(streams: int, one: Callable[[int], Awaitable[tuple[int, float]]]) -> Round:
-    started = time.perf_counter()
-    results = await asyncio.gather(*(one(i) for i in range(streams)))
-    elapsed = time.perf_counter() - started
-    return Round(sum(t for t, _ in results), elapsed, statistics.median(first for _, first in results))
+def _start(running: DevNetwork, *, scripted: bool) -> NetworkConfig:
+    """The network; with `scripted`, its enclave is started again on the stand-in."""
+    network = running.start()
+    config = running.root / "enclave.toml"
+    enclave = running.enclave
+    if enclave is None:
+        raise RuntimeError("the network has no enclave")
+    if scripted:
+        enclave.argv = [sys.executable, str(Path(__file__).with_name("paced.py")), str(config)]
+    # One client may have more requests under way here than one node would take from it.
+    config.write_text(config.read_text() + LIMITS)
+    running.restart(enclave, timeout=180)
+    return network
 
 
-class Bare:
-    """The engine process alone."""
-
-    def __init__(self, engine: object, prompt: tuple[int, ...], max_tokens: int) -> None:
-        from cocoon_enclave.engine.process import EngineProcess
-
-        if not isinstance(engine, EngineProcess):
-            raise TypeError("an EngineProcess is needed")
-        self._engine, self._prompt, self._max = engine, prompt, max_tokens
-
-    async def run(self, streams: int) -> Round:
-        """Run `streams` generations at once."""
-        from cocoon_enclave.engine.protocol import GenerationRequest, Sampling
-
-        async def one(_: int) -> tuple[int, float]:
-            started, first, tokens = time.perf_counter(), 0.0, 0
-            request = GenerationRequest(
-                prompt=self._prompt, max_tokens=self._max, sampling=Sampling(temperature=0.0)
-            )
-            async for delta in self._engine.submit(request):
-                tokens += len(delta.tokens)
-                if delta.tokens and not first:
-                    first = time.perf_counter() - started
-            return tokens, first
-
-        return await _gather(streams, one)
-
-
-class Confidential:
-    """The client library against the running network."""
-
-    def __init__(self, client: object, model: str, max_tokens: int) -> None:
-        from cocoon_proxy.client import AsyncClient
-
-        if not isinstance(client, AsyncClient):
-            raise TypeError("an AsyncClient is needed")
-        self._client = client
-        self._body = json.dumps(
-            {
-                "model": model,
-                "messages": [{"role": "user", "content": PROMPT}],
-                "max_tokens": max_tokens,
-                "temperature": 0,
-                "stream": True,
-            }
-        ).encode()
-
-    async def run(self, streams: int) -> Round:
-        """Run `streams` requests at once."""
-        from cocoon_proxy.events import Completed, Data
-
-        async def one(_: int) -> tuple[int, float]:
-            started, first, tokens = time.perf_counter(), 0.0, 0
-            async for event in self._client.stream("/v1/chat/completions", self._body):
-                if isinstance(event, Data) and b'"content":"' in event.data and not first:
-                    first = time.perf_counter() - started
-                elif isinstance(event, Completed):
-                    tokens = event.usage.completion
-            return tokens, first
-
-        return await _gather(streams, one)
-
-
-def _micro() -> list[dict[str, object]]:
-    """Cost of the single parts, in microseconds: where the time goes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    from cocoon_attestation.sealing.keys import generate_seal_keypair, wrap
-    from cocoon_attestation.sealing.response import ResponseSealer
-
-    sample = b'data: {"choices":[{"delta":{"content":" token"},"index":0}]}\n\n' * 3
-    sealer = ResponseSealer(dek=bytes(32), key_id=bytes(32), sealed_hash=bytes(32))
-    sealer.head(b"head")
-    pair, key = generate_seal_keypair(), Ed25519PrivateKey.generate()
-    public, signature = key.public_key(), key.sign(bytes(32))
-    rows = [
-        _part("seal one chunk", "chunk", lambda: sealer.data(sample), 200),
-        _part(
-            "HPKE wrap (ML-KEM-768 + X25519)", "request", lambda: wrap(pair.public_key, b"i", bytes(32)), 20
-        ),
-        _part("sign a receipt", "request", lambda: key.sign(bytes(32)), 200),
-        _part("verify a receipt", "request", lambda: public.verify(signature, bytes(32)), 200),
-    ]
-    with tempfile.TemporaryDirectory() as name:
-        database = sqlite3.connect(Path(name) / "x.sqlite3", isolation_level=None)
-        for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "CREATE TABLE t (x BLOB)"):
-            database.execute(statement)
-        insert = "INSERT INTO t VALUES (?)"
-        rows.append(_part("durable commit", "request", lambda: database.execute(insert, (bytes(600),)), 5))
-        database.close()
-    return rows
-
-
-def _part(part: str, per: str, work: Callable[[], object], number: int) -> dict[str, object]:
-    best = min(_timed(work, number) for _ in range(5))
-    return {"part": part, "per": per, "microseconds": round(best * 1e6, 1)}
-
-
-def _timed(work: Callable[[], object], number: int) -> float:
-    started = time.perf_counter()
-    for _ in range(number):
-        work()
-    return (time.perf_counter() - started) / number
-
-
-async def _compare(
-    arguments: argparse.Namespace, network: object, model: object
+async def _measure(
+    arguments: argparse.Namespace, network: NetworkConfig, model: FetchedModel, enclave: int
 ) -> list[dict[str, object]]:
+    from cocoon_enclave.engine import child
     from cocoon_enclave.engine.process import EngineProcess, engine_threads
     from cocoon_enclave.engine.wire import EngineSpec
-    from cocoon_enclave.models.demo import FetchedModel
     from cocoon_enclave.text import TextModel
     from cocoon_proxy.client import AsyncClient
     from cocoon_proxy.config import ClientConfig, PaymentConfig
-    from cocoon_ton.network import NetworkConfig
 
-    if not isinstance(model, FetchedModel) or not isinstance(network, NetworkConfig):
-        raise TypeError("a model and a network are needed")
     files = {p.name: p.read_bytes() for p in model.path.iterdir() if p.suffix in {".json", ".jinja"}}
     prompt = tuple(TextModel.from_files(files).encode_chat([{"role": "user", "content": PROMPT}]))
     spec = EngineSpec(
         directory=model.path, digest=model.digest, context_length=2048, threads=engine_threads()
     )
-    engine = EngineProcess(spec)
+    engine = EngineProcess(spec, queue_limit=512, entry=paced if arguments.scripted else child.run)
     await engine.start()
-    payment = PaymentConfig(deposit=50 * 10**9, request_cap=10**9, daily_cap=1000 * 10**9)
+    payment = PaymentConfig(deposit=50 * TON, request_cap=TON, daily_cap=1000 * TON)
     rows = []
     try:
         async with AsyncClient(network, config=ClientConfig(payment=payment)) as client:
-            bare = Bare(engine, prompt, arguments.max_tokens)
-            confidential = Confidential(client, model.name, arguments.max_tokens)
-            await bare.run(1)
-            await confidential.run(1)  # appraisal and channel happen here, not in the measurement
+            bare, confidential = Bare(engine, prompt), Confidential(client, model.name)
+            await bare.run(1, 8)
+            await confidential.run(1, 8)  # appraisal and channel happen here, not in the measurement
+            pids = Pids(bare_engine=engine.pid or 0, engine=engine_of(enclave), front_end=enclave)
             for streams in arguments.streams:
-                rows.append(await _row(streams, bare, confidential, arguments.rounds))
+                rows.append(
+                    await compare(bare, confidential, pids, streams, arguments.rounds, arguments.max_tokens)
+                )
     finally:
         await engine.close()
     return rows
 
 
-async def _row(streams: int, bare: Bare, confidential: Confidential, rounds: int) -> dict[str, object]:
-    pairs = []
-    for number in range(rounds):
-        # Alternate who goes first, so that a drift of the machine cancels out.
-        if number % 2:
-            c, b = await confidential.run(streams), await bare.run(streams)
-        else:
-            b, c = await bare.run(streams), await confidential.run(streams)
-        pairs.append((b, c))
-    ratios = [c.rate / b.rate for b, c in pairs]
-    return {
-        "streams": streams,
-        "throughput_ratio": round(statistics.median(ratios), 4),
-        "throughput_ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
-        "ttft_overhead_ms": round(statistics.median((c.ttft - b.ttft) * 1000 for b, c in pairs), 1),
-        "bare_tokens_per_second": round(statistics.median(b.rate for b, _ in pairs), 1),
-        "confidential_tokens_per_second": round(statistics.median(c.rate for _, c in pairs), 1),
-        "bare_ttft_ms": round(statistics.median(b.ttft * 1000 for b, _ in pairs), 1),
-        "rounds": rounds,
-    }
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", type=lambda t: [int(x) for x in t.split(",")], help="1,4,16")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, help="length of an answer: 48, scripted 128")
+    parser.add_argument("--scripted", action="store_true", help="a paced stand-in instead of the model")
+    parser.add_argument("--step-ms", type=float, default=12.0, help="pace of the stand-in")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    arguments.streams = arguments.streams or ([1, 8, 64] if arguments.scripted else [1, 4, 16])
+    arguments.max_tokens = arguments.max_tokens or (128 if arguments.scripted else 48)
+    return arguments
 
 
 def main() -> None:
     """Run the comparison and print a table, or one JSON document."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--streams", type=lambda t: [int(x) for x in t.split(",")], default=[1, 4, 16])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = _arguments()
+    os.environ[STEP_MS] = str(arguments.step_ms)
+    load = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="cocoon-overhead-") as name:
         os.environ["COCOON_HOME"] = name
         from cocoon_cli.devnetwork import DevNetwork, DevSettings
@@ -234,35 +129,26 @@ def main() -> None:
 
         running = DevNetwork(DevSettings(name="overhead", root=Path(name) / "net", anchor_every_s=600), say)
         try:
-            network = running.start()
-            rows = asyncio.run(_compare(arguments, network, running.model))
+            network = _start(running, scripted=arguments.scripted)
+            if running.model is None or running.enclave is None:
+                raise RuntimeError("the network is incomplete")
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                rows = runner.run(_measure(arguments, network, running.model, running.enclave.pid))
         finally:
             running.stop()
-    parts = _micro()
-    document = {
+    engine = f"stand-in, one token per {arguments.step_ms:g} ms" if arguments.scripted else "the demo model"
+    document: dict[str, Any] = {
         "question": QUESTION,
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "arch": platform.machine(),
-        },
+        "engine": engine,
+        "max_tokens": arguments.max_tokens,
+        "machine": machine(load),
         "rows": rows,
-        "parts": parts,
+        "parts": [] if os.environ.get("NOPARTS") else measure_parts(),
     }
     if arguments.json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
-        return
-    print(f"{QUESTION}\n")
-    print(f"{'streams':>8}{'ratio':>9}{'range':>18}{'bare tok/s':>12}{'conf. tok/s':>13}{'TTFT +ms':>10}")
-    for row in rows:
-        span = row["throughput_ratio_range"]
-        print(
-            f"{row['streams']:>8}{row['throughput_ratio']:>9}{span!s:>18}{row['bare_tokens_per_second']:>12}"
-            f"{row['confidential_tokens_per_second']:>13}{row['ttft_overhead_ms']:>10}"
-        )
-    print("\nwhere the time goes")
-    for part in parts:
-        print(f"  {part['part']:<34}{part['microseconds']:>10} us per {part['per']}")
+    else:
+        show(document)
 
 
 if __name__ == "__main__":

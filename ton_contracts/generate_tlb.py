@@ -23,6 +23,9 @@ FILES = (
     "node/messages.tolk",
     "channel/storage.tolk",
     "channel/messages.tolk",
+    "lib/ecdsa.tolk",
+    "pck/storage.tolk",
+    "pck/messages.tolk",
 )
 _STRUCT = re.compile(
     r"^((?:/// [^\n]*\n)*)struct (?:\(0x([0-9a-f]{8})\) )?(\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL

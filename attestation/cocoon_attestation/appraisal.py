@@ -9,37 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from cocoon_attestation.binding import MAX_LIFETIME_S, KeyBinding, gpu_digest, report_data
+from cocoon_attestation.appraisers.gpu import appraise_devices
+from cocoon_attestation.appraisers.result import CpuResult, MeasuredGpus
+from cocoon_attestation.appraisers.snp import appraise_snp
+from cocoon_attestation.appraisers.tdx import appraise_tdx
+from cocoon_attestation.binding import MAX_LIFETIME_S, KeyBinding
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
-from cocoon_attestation.evidence import Evidence, SnpEvidence, TdxEvidence, parse_evidence
+from cocoon_attestation.evidence import Evidence, TdxEvidence, parse_evidence
 from cocoon_attestation.policy import Policy
-from cocoon_attestation.reference import Release, TeeKind
-from cocoon_attestation.rtmr3 import NO_GPU, check_runtime_log
-from cocoon_attestation.tdx.collateral import parse_collateral
-from cocoon_attestation.tdx.quote import Quote, parse_quote
-from cocoon_attestation.tdx.validate import validate_td_report
-from cocoon_attestation.tdx.verify import verify_quote
+from cocoon_attestation.reference import TeeKind
 from cocoon_attestation.verified import VerifiedEnclave, _issue
 
 CHALLENGE_SIZE: Final = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _CpuResult:
-    """What the CPU evidence established; only used if every check passed."""
-
-    tee: TeeKind
-    release: Release
-    models: tuple[bytes, ...]
-    platform_id: bytes
-    expires_at: int
-    claims: Mapping[str, object]
 
 
 def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime | int) -> VerifiedEnclave:
@@ -53,8 +38,9 @@ def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime
         now: time to appraise at, an aware datetime or Unix seconds.
 
     Raises:
-        MalformedError: the evidence, or the quote or collateral inside it, does not parse.
+        MalformedError: the evidence, or something inside it, does not parse.
         EvidenceRejectedError: a check failed or could not be made; `checks` has them all.
+        UnsupportedError: there is GPU evidence and the extra ``gpu`` is not installed.
         ConfigError: the challenge is not 32 bytes or all zero, or `now` has no time zone.
     """
     moment = _unix_time(now)
@@ -64,8 +50,8 @@ def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime
     _check_policy_time(policy, moment, checks)
     _check_challenge(parsed, challenge, checks)
     _check_binding(parsed, policy, moment, checks)
-    result = _appraise_cpu(parsed, policy, moment, checks)
-    _check_devices(parsed, checks)
+    result, measured = _appraise_cpu(parsed, policy, moment, checks)
+    devices = appraise_devices(parsed, policy, measured, moment, checks)
     if result is None or not checks.accepted:
         raise _rejection(checks)
     return _issue(
@@ -81,7 +67,7 @@ def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime
         evidence_digest=parsed.digest,
         appraised_at=moment,
         expires_at=_expiry(parsed.binding, result, policy, moment),
-        claims=result.claims,
+        claims={**result.claims, **devices},
     )
 
 
@@ -160,123 +146,23 @@ def _check_binding(evidence: Evidence, policy: Policy, now: int, checks: CheckLi
     )
 
 
-def _check_release(
-    binding: KeyBinding, named: Release | None, matched: Release | None, checks: CheckList
-) -> None:
-    """The binding must name an allowed release, and the one that was measured if one was recognised."""
-    same = matched is None or matched.release_id == binding.release_id
-    detail = (
-        f"binding names release {binding.release_id.hex()[:16]}…, which is not allowed"
-        if named is None
-        else f"binding names {named.name}"
-        if same
-        else f"binding names {named.name}, but {matched.name if matched else 'none'} was measured"
-    )
-    checks.record("binding.release", named is not None and same, detail)
-
-
-def _appraise_cpu(evidence: Evidence, policy: Policy, now: int, checks: CheckList) -> _CpuResult | None:
+def _appraise_cpu(
+    evidence: Evidence, policy: Policy, now: int, checks: CheckList
+) -> tuple[CpuResult | None, MeasuredGpus]:
     """Dispatch on the kind of TEE; a kind without an appraiser here is a failed check, never a pass."""
     cpu = evidence.cpu
     if cpu is None:
         checks.record("tee.kind", False, "the evidence names no trusted execution environment")
-        return None
+        return None, MeasuredGpus()
     tee = TeeKind.TDX if isinstance(cpu, TdxEvidence) else TeeKind.SEV_SNP
     allowed = tee in policy.tee_kinds
     checks.record("tee.kind", allowed, f"{tee.label} is {'allowed' if allowed else 'not allowed'}")
-    if isinstance(cpu, SnpEvidence):
-        checks.record("snp.supported", False, "SEV-SNP evidence is not supported by this version")
-        return None
-    return _appraise_tdx(evidence, cpu, policy, now, checks)
+    if isinstance(cpu, TdxEvidence):
+        return appraise_tdx(evidence, cpu, policy, now, checks)
+    return appraise_snp(evidence, cpu, policy, now, checks)
 
 
-def _appraise_tdx(
-    evidence: Evidence, cpu: TdxEvidence, policy: Policy, now: int, checks: CheckList
-) -> _CpuResult | None:
-    quote = parse_quote(cpu.quote)
-    collateral = None if cpu.collateral is None else parse_collateral(cpu.collateral)
-    named = policy.release(evidence.binding.release_id)
-    matched = validate_td_report(quote.report, policy=policy, named=named, checks=checks)
-    platform = verify_quote(quote, collateral, policy=policy, now=now, checks=checks)
-    _check_release(evidence.binding, named, matched, checks)
-    _check_report_data(evidence, quote, checks)
-    log = check_runtime_log(
-        cpu.runtime_events,
-        register=quote.report.rtmr3,
-        config_hash=evidence.binding.config_hash,
-        allowed_models=policy.models,
-        checks=checks,
-    )
-    if log is None:
-        checks.skip("rtmr3.gpu", "not made: the log has the wrong grammar")
-    else:
-        _check_gpu_event(evidence, log.gpu, checks)
-    if matched is None or platform is None or log is None:
-        return None
-    return _CpuResult(
-        tee=TeeKind.TDX,
-        release=matched,
-        models=log.models,
-        platform_id=platform.platform_id,
-        expires_at=platform.expires_at,
-        claims={**_tdx_claims(quote, matched), **platform.claims},
-    )
-
-
-def _tdx_claims(quote: Quote, release: Release) -> dict[str, object]:
-    report = quote.report
-    measured = (
-        "mrtd",
-        "rtmr0",
-        "rtmr1",
-        "rtmr2",
-        "rtmr3",
-        "td_attributes",
-        "xfam",
-        "mrseam",
-        "tee_tcb_svn",
-    )
-    return {
-        "quote_version": quote.header.version,
-        "quote_sha256": quote.sha256.hex(),
-        "release_name": release.name,
-        **{name: getattr(report, name).hex() for name in measured},
-    }
-
-
-def _check_report_data(evidence: Evidence, quote: Quote, checks: CheckList) -> None:
-    devices = gpu_digest([device.report for device in evidence.devices])
-    expected = report_data(evidence.binding.hash, devices, evidence.challenge)
-    checks.record(
-        "binding.report_data",
-        hmac.compare_digest(expected, quote.report.report_data),
-        "the hardware signed exactly this key binding and challenge, 64 bytes compared",
-        inputs=(
-            ("binding_hash", evidence.binding.hash.hex()),
-            ("gpu_digest", devices.hex()),
-            ("expected", expected.hex()),
-            ("quoted", quote.report.report_data.hex()),
-        ),
-    )
-
-
-def _check_gpu_event(evidence: Evidence, payload: bytes, checks: CheckList) -> None:
-    """Without devices the guest must have measured that it has none."""
-    alone = payload == NO_GPU
-    checks.record(
-        "rtmr3.gpu",
-        alone == (not evidence.devices),
-        "the guest measured that it has no GPU" if alone else "the guest measured a GPU",
-        inputs=(("payload", payload.hex()), ("devices", str(len(evidence.devices)))),
-    )
-
-
-def _check_devices(evidence: Evidence, checks: CheckList) -> None:
-    if evidence.devices:
-        checks.record("gpu.supported", False, "GPU evidence is not supported by this version")
-
-
-def _expiry(binding: KeyBinding, result: _CpuResult, policy: Policy, now: int) -> int:
+def _expiry(binding: KeyBinding, result: CpuResult, policy: Policy, now: int) -> int:
     limits = [binding.not_after, result.expires_at, now + policy.session_limit_s]
     if policy.not_after is not None:
         limits.append(policy.not_after)

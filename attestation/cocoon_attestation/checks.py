@@ -63,9 +63,7 @@ class CheckList:
 
     def skip(self, id: str, detail: str, *, spec: str = "") -> None:
         """Append a check that was not made, and why."""
-        self.checks.append(
-            Check(id=id, verdict=Verdict.SKIP, detail=detail, spec=spec or _spec(id))
-        )
+        self.checks.append(Check(id=id, verdict=Verdict.SKIP, detail=detail, spec=spec or _spec(id)))
 
     def extend(self, other: CheckList) -> None:
         """Append all checks of `other`."""

@@ -231,6 +231,8 @@ def _check_members(policy: Policy) -> None:
         raise ConfigError("policy: no release is allowed", hint="name at least one release")
     if len({r.release_id for r in policy.releases}) != len(policy.releases):
         raise ConfigError("policy: a release is listed twice")
+    if len({r.measurement for r in policy.snp_releases}) != len(policy.snp_releases):
+        raise ConfigError("policy: two SEV-SNP releases have one measurement")
     if not policy.models:
         raise ConfigError("policy: no model is allowed", hint="name at least one model digest")
     if not policy.tee_kinds or not all(isinstance(kind, TeeKind) for kind in policy.tee_kinds):

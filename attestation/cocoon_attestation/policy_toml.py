@@ -41,7 +41,7 @@ def policy_from_toml(text: str) -> Policy:
     """
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise ConfigError(f"policy: not TOML: {error}") from error
     known = _NUMBERS | _NAMES | _OTHER | _BYTES.keys()
     require_keys("policy", document, known=known, required=_REQUIRED)

@@ -87,9 +87,7 @@ def _products(what: str, value: object) -> frozenset[Product]:
 
 
 def _by_product(what: str, value: object, read: Callable[[str, object], _T]) -> dict[Product, _T]:
-    return {
-        _product(what, key): read(f"{what}.{key}", item) for key, item in _table(what, value).items()
-    }
+    return {_product(what, key): read(f"{what}.{key}", item) for key, item in _table(what, value).items()}
 
 
 def _tcbs(what: str, value: object) -> dict[Product, TcbVersion]:

@@ -33,7 +33,9 @@ def require_strict(snp: SnpPolicy | None, gpu: GpuPolicy | None) -> None:
     """
     if snp is not None:
         if SNP_FILLED_IN - snp.waived:
-            raise ConfigError("policy: measurement, report data and host data of snp follow from the releases")
+            raise ConfigError(
+                "policy: measurement, report data and host data of snp follow from the releases"
+            )
         if waived := sorted(snp.waived - SNP_FILLED_IN):
             raise ConfigError(f"policy: snp waives {waived[0]}, so it could never accept")
     if gpu is not None and (waived := sorted(gpu.waived - GPU_FILLED_IN)):

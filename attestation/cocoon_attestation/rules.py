@@ -1,6 +1,7 @@
 """What each check of an appraisal demands: the text behind ``cocoon explain CHECK``.
 
-docs/spec/appraisal.md states the same rules; a test keeps the two and the code in step.
+docs/spec/appraisal.md states the same rules, for vendor evidence together with snp.md, gpu.md and
+eventlog.md; tests keep pages, rules and code in step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from cocoon_attestation.rules_vendor import VENDOR_RULES
+
 _PAGE: Final = "docs/spec/appraisal.md"
+_PAGES: Final = {id: f"docs/spec/{id.partition('.')[0]}.md" for id, _, _ in VENDOR_RULES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +31,13 @@ class Rule:
     @property
     def spec(self) -> str:
         """Section of the specification."""
-        return f"{_PAGE}#{self.id}"
+        return f"{_PAGES.get(self.id, _PAGE)}#{self.id}"
 
 
 _PROTOCOL: Final = "Cocoon protocol v1"
 _DCAP: Final = "Intel TDX DCAP quoting library API; Intel PCS API v4"
 _MODULE: Final = "Intel TDX module specification"
+_SGX: Final = "Intel SDM volume 3D; SGX ECDSA quote library reference"
 
 _RULES: Final = (
     ("policy.validity", "The policy is not past its own end (`not_after`).", _PROTOCOL),
@@ -66,8 +71,19 @@ _RULES: Final = (
         _PROTOCOL,
     ),
     ("tee.kind", "The evidence is of a kind of TEE that the policy allows.", _PROTOCOL),
-    ("snp.supported", "This version can judge SEV-SNP evidence.", _PROTOCOL),
-    ("gpu.supported", "This version can judge GPU evidence.", _PROTOCOL),
+    (
+        "policy.platform",
+        "SEV-SNP: the platform is not denied and, if the policy lists platforms, listed; a masked chip id is "
+        "refused where a list is kept.",
+        _PROTOCOL,
+    ),
+    ("release.models", "SEV-SNP: every model that the measured release loads is allowed.", _PROTOCOL),
+    (
+        "release.gpu",
+        "SEV-SNP: the evidence shows as many GPUs as the measured release demands.",
+        _PROTOCOL,
+    ),
+    ("gpu.allowed", "If the evidence shows devices, the policy has rules for GPUs.", _PROTOCOL),
     ("tdx.measurement", "MRTD, RTMR0, RTMR1 and RTMR2 are those of one allowed release.", _MODULE),
     (
         "tdx.attributes",
@@ -84,6 +100,17 @@ _RULES: Final = (
     ),
     ("tdx.service_td", "No service TD is bound to the guest (MRSERVICETD is zero).", _MODULE),
     ("tdx.owner", "MRCONFIGID, MROWNER and MROWNERCONFIG, which the host chooses, are zero.", _MODULE),
+    (
+        "tdx.paravisor",
+        "The guest measures itself: not all four registers are zero with a report data of 32 bytes and zeros, "
+        "which is the mark of a paravisor whose virtual TPM speaks for the guest.",
+        _MODULE,
+    ),
+    (
+        "tdx.report_data",
+        "Raw quotes only: the report data equals the 64 bytes that were given.",
+        _MODULE,
+    ),
     (
         "tdx.root",
         "The certificate chains of the quote and of all collateral end in the policy's root, byte for byte.",
@@ -141,10 +168,52 @@ _RULES: Final = (
     ),
     ("rtmr3.config", "The measured configuration is the one that the key binding names.", _PROTOCOL),
     ("rtmr3.models", "Every measured model is allowed.", _PROTOCOL),
-    ("rtmr3.gpu", "The guest measured that it has no GPU exactly if the evidence shows none.", _PROTOCOL),
+    (
+        "rtmr3.gpu",
+        "The measured summary names exactly the devices that the evidence shows, in their order; it is `none` "
+        "exactly if the evidence shows none.",
+        _PROTOCOL,
+    ),
+    (
+        "rtmr3.gpu_mode",
+        "The measured guest found confidential computing on and developer tools off, and the GPUs joined as they "
+        "signed themselves.",
+        _PROTOCOL,
+    ),
+    (
+        "sgx.attributes",
+        "SGX quotes: the enclave is initialised and not debuggable.",
+        _SGX,
+    ),
+    ("sgx.mrenclave", "SGX quotes: MRENCLAVE equals the one that was given.", _SGX),
+    ("sgx.mrsigner", "SGX quotes: MRSIGNER is an allowed one. No reference: skipped.", _SGX),
+    ("sgx.report_data", "SGX quotes: the report data equals the 64 bytes that were given.", _SGX),
 )
+_SHARED: Final = (
+    "root",
+    "collateral",
+    "collateral_time",
+    "evaluation",
+    "attestation_key",
+    "qe",
+    "sig",
+    "chain",
+    "tcb",
+    "consistency",
+    "platform",
+)
+"""Checks on SGX quotes that are those on TDX quotes; collateral then has the ids ``SGX`` and ``QE``."""
+
+
+def _sgx_rules() -> tuple[tuple[str, str, str], ...]:
+    tdx = {id: rule for id, rule, _ in _RULES}
+    return tuple((f"sgx.{name}", f"SGX quotes: {tdx[f'tdx.{name}']}", _DCAP) for name in _SHARED)
+
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
-    {id: Rule(id=id, rule=rule, source=source) for id, rule, source in _RULES}
+    {
+        id: Rule(id=id, rule=rule, source=source)
+        for id, rule, source in (*_RULES, *_sgx_rules(), *VENDOR_RULES)
+    }
 )
 """Rules by check id."""

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from cocoon_attestation.binding import KeyBinding
 from cocoon_attestation.checks import CheckList
-from cocoon_attestation.reference import Release, TeeKind
+from cocoon_attestation.reference import AnyRelease, TeeKind
 
 _ISSUER: Final = object()
 
@@ -35,7 +35,7 @@ class VerifiedEnclave:
     """HPKE public key that requests are sealed to, 1216 bytes."""
     models: tuple[bytes, ...]
     """Digests of the loaded models in the order they were measured, 32 bytes each."""
-    release: Release
+    release: AnyRelease
     """The release whose reference values matched."""
     tee: TeeKind
     simulated: bool
@@ -106,7 +106,7 @@ def _issue(
     binding: KeyBinding,
     seal_public_key: bytes,
     models: tuple[bytes, ...],
-    release: Release,
+    release: AnyRelease,
     tee: TeeKind,
     simulated: bool,
     platform_id: bytes,

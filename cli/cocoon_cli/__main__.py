@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "receipts": ("cocoon_cli.receipts", "receipts", "List, show and export receipts."),
     "wallet": ("cocoon_cli.wallet", "wallet", "Keys, balances and channels."),
     "host": ("cocoon_cli.host", "host", "Run a node and see what it earns."),
-    "verify": ("cocoon_cli.verify", "verify", "Check a node, evidence, a receipt or a bundle."),
+    "verify": (
+        "cocoon_cli.verify",
+        "verify",
+        "Check a node, evidence, a receipt, a bundle, or raw vendor evidence.",
+    ),
     "log": ("cocoon_cli.log", "log", "Read the logs that nodes anchor on chain."),
     "explain": ("cocoon_cli.explain", "explain", "Explain an error code or a check id."),
     "completion": ("cocoon_cli.completion", "completion", "Print shell completion code."),
@@ -69,31 +74,53 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with the exit code of the outcome."""
-    from cocoon_attestation.errors import CocoonError
-    from cocoon_cli.output import print_error, wants_json
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = cli.main(args=arguments, prog_name="cocoon", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        status = stop.exit_code
-    except click.ClickException as error:
-        if wants_json(arguments):
-            print_error({"code": "usage", "message": error.format_message()}, as_json=True)
-        else:
-            error.show()
-        status = 2
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        status = 130
-    except CocoonError as error:
-        print_error(error.to_dict(), as_json=wants_json(arguments), checks=getattr(error, "checks", None))
-        status = error.exit_code
+        status = _run(arguments)
     except BrokenPipeError:
         # The reader of our output went away (`cocoon … | head`): nothing is left to say.
         sys.stderr.close()
         status = 0
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command line, show the error that ended it if there was one, and return the exit code."""
+    from cocoon_attestation.errors import CocoonError
+    from cocoon_cli.output import print_error, wants_json
+
+    as_json = wants_json(arguments)
+    try:
+        status = cli.main(args=arguments, prog_name="cocoon", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        if as_json:
+            print_error({"code": "usage", "message": error.format_message()}, as_json=True)
+        else:
+            error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return 130
+    except CocoonError as error:
+        print_error(error.to_dict(), as_json=as_json, checks=getattr(error, "checks", None))
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # the outermost seam: a full disk or a bug ends as one line, not as a trace
+        logging.getLogger("cocoon_cli").debug("unexpected", exc_info=error)
+        print_error(_unexpected(error), as_json=as_json)
+        return CocoonError.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def _unexpected(error: Exception) -> dict[str, object]:
+    if isinstance(error, OSError):
+        hint = "check that the file or directory exists and that there is room"
+    else:
+        hint = "this is a defect of cocoon: the same command with -vv shows where; please report it"
+    return {"code": "internal", "message": f"{type(error).__name__}: {error}", "hint": hint}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cocoon_attestation.errors import EngineError
 from cocoon_cli.clients import client_config, event_json, open_client, run
 from cocoon_cli.events import describe
 from cocoon_cli.options import common_options, network_option
@@ -126,8 +127,15 @@ def _print_line(document: dict[str, object]) -> None:
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("--model", default=None, help="Model name [default: the first that is served].")
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 2), default=None)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    default=None,
+    help="0 always says the likeliest. [default: 1]",
+)
 @network_option
 @_CONFIG
 @common_options
@@ -173,9 +181,10 @@ async def _chat(
             answer = await client.chat(messages, model=chosen, **options) if as_json else None
             if answer is not None:
                 document = json.loads(answer.body)
-                print_json(
-                    {"ok": answer.status < 400, "answer": document, "receipt": answer.completed.receipt_id}
-                )
+                ok = answer.status < 400
+                print_json({"ok": ok, "answer": document, "receipt": answer.completed.receipt_id})
+                if not ok:
+                    sys.exit(EngineError.exit_code)
                 return
             reply = await _stream(
                 client, {"model": chosen, "messages": messages, "stream": True, **options}

@@ -40,9 +40,17 @@ class Report:
             "verdict": "accepted" if self.accepted else "rejected",
             "simulated": self.simulated,
             "network": self.network,
+            **self._tcb(),
             "claims": dict(self.facts),
             "checks": checks_json(self.checks),
         }
+
+    def _tcb(self) -> dict[str, object]:
+        """TCB status and advisories as the platform check saw them, refused ones too; null without one."""
+        seen = next(
+            (dict(check.inputs) for check in self.checks if check.id == "tdx.tcb" and check.inputs), {}
+        )
+        return {"tcb_status": seen.get("status"), "advisories": seen.get("advisories", "").split()}
 
 
 def find_network(global_id: int, registry: str) -> NetworkConfig:

@@ -17,7 +17,7 @@ from cocoon_ton.address import raw_address
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import RegistryParameters
-from cocoon_ton.wallet import Wallet, WalletVersion
+from cocoon_ton.wallet import faucet_wallet
 
 if TYPE_CHECKING:
     from cocoon_enclave.attestation.simulated import DevPlatform
@@ -40,15 +40,6 @@ def parameters(treasury: Address) -> RegistryParameters:
         penalty=2 * NANO,
         bounty_permille=500,
         treasury=treasury,
-    )
-
-
-def faucet_wallet(network: NetworkConfig) -> Wallet:
-    """The wallet that development money comes from. Raises `ConfigError` if the network has none."""
-    if network.faucet is None:
-        raise ConfigError(f"network {network.name!r} has no faucet")
-    return Wallet(
-        bytes.fromhex(network.faucet["seed"]), global_id=network.global_id, version=WalletVersion.V4R2
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 
 from cocoon_attestation.errors import CocoonError, UnsupportedError
+from cocoon_cli.check_words import CHECK_WORDS
 from cocoon_cli.options import common_options
 
 _ERROR_MODULES = ("cocoon_ton.errors", "cocoon_enclave.errors", "cocoon_proxy.errors")
@@ -43,6 +44,15 @@ def explanation(code: str) -> dict[str, object] | None:
             "source": rule.source,
             "spec": rule.spec,
         }
+    if code in CHECK_WORDS:
+        words, spec = CHECK_WORDS[code]
+        return {
+            "code": code,
+            "kind": "check",
+            "meaning": words,
+            "source": "Cocoon protocol v1",
+            "spec": spec,
+        }
     cls = error_classes().get(code)
     if cls is None:
         return None
@@ -66,7 +76,7 @@ def explain(code: str | None, as_json: bool) -> None:
     from cocoon_cli.output import out, print_json, table
 
     if code is None:
-        codes = sorted(error_classes()) + sorted(RULES)
+        codes = sorted(error_classes()) + sorted(RULES.keys() | CHECK_WORDS.keys())
         if as_json:
             print_json({"codes": codes})
         else:

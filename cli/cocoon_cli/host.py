@@ -28,6 +28,7 @@ from cocoon_ton.paths import home_dir
 if TYPE_CHECKING:
     from cocoon_enclave.host.agent import HostAgent
     from cocoon_enclave.host.config import HostConfig
+    from cocoon_ton.node import NodeState
     from cocoon_ton.wallet import Wallet
 
 _CONFIG = click.option(
@@ -46,7 +47,7 @@ def host() -> None:
 
 @host.command("run")
 @_CONFIG
-@click.option("--drain", is_flag=True, help="Anchor and settle everything as soon as possible.")
+@click.option("--drain", is_flag=True, help="Take no more requests, anchor and settle everything, and end.")
 @common_options
 def run_agent(config_path: Path | None, drain: bool, as_json: bool) -> None:
     """Join, attest, anchor and settle for the enclave that host.toml names, until stopped."""
@@ -67,6 +68,35 @@ def status(config_path: Path | None, as_json: bool) -> None:
         out().print(f"[bold]{key.removesuffix('_nanoton').replace('_', ' '):>18}[/]  {shown}")
     if document.get("simulated"):
         out().print(f"[bold yellow]{SIMULATED}[/]")
+
+
+@host.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_CONFIG
+@common_options
+def unbond(yes: bool, config_path: Path | None, as_json: bool) -> None:
+    """Leave the registry and start the wait for the stake. Stop the agent first, best with --drain."""
+    if not yes and not as_json:
+        click.confirm("Leave the registry and serve no more clients?", abort=True, err=True)
+    config = _config(config_path)
+    state = run(lambda: _owner_message(config, "unbond"))
+    if as_json:
+        print_json({"ok": True, "bond": state.bond.name.lower(), "unlock_at": state.unlock_at})
+    else:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.unlock_at))
+        out().print(f"left; `cocoon host withdraw` returns the stake from {moment} on")
+
+
+@host.command()
+@_CONFIG
+@common_options
+def withdraw(config_path: Path | None, as_json: bool) -> None:
+    """Take the stake and the working balance back into the wallet, once the wait is over."""
+    state = run(lambda: _owner_message(_config(config_path), "withdraw"))
+    if as_json:
+        print_json({"ok": True, "bond": state.bond.name.lower(), "stake_nanoton": state.stake})
+    else:
+        out().print("withdrawn; the money is in the wallet")
 
 
 def _config(path: Path | None) -> HostConfig:
@@ -113,6 +143,41 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
         )
 
 
+async def _owner_message(config: HostConfig, what: str) -> NodeState:
+    """Send one message of the owner to the node and return the node's state after it."""
+    from cocoon_enclave.host.treasury import open_treasury
+    from cocoon_enclave.host.views import node_state
+    from cocoon_ton.node import NodeIdentity
+    from cocoon_ton.node_messages import NODE_MESSAGE_VALUE, unbond_body, withdraw_body
+
+    network = load_network(config.network)
+    wallet = _wallet(config, network.global_id)
+    identity = NodeIdentity(
+        global_id=network.global_id,
+        registry=network.registry_address,
+        owner=wallet.address,
+        salt=config.salt,
+    )
+    body = {"unbond": unbond_body, "withdraw": withdraw_body}[what]()
+    async with (
+        LiteChain(network) as chain,
+        open_treasury(config.state / "outbox.sqlite3", wallet, chain) as treasury,
+    ):
+        before = await chain.account(identity.address)
+        if node_state(before) is None:
+            raise ConfigError("the node is not deployed")
+        await treasury.pay(
+            key=f"{what}:{identity.account_id.hex()}:{before.last_tx_lt}",
+            to=identity.address,
+            value=NODE_MESSAGE_VALUE,
+            body=body,
+        )
+        state = node_state(await chain.account(identity.address))
+    if state is None:
+        raise ConfigError("the node is no longer deployed")
+    return state
+
+
 async def _run(config: HostConfig, *, drain: bool, as_json: bool) -> None:
     logging.getLogger("cocoon_enclave.host").setLevel(logging.INFO)
     loop = asyncio.get_running_loop()
@@ -120,7 +185,8 @@ async def _run(config: HostConfig, *, drain: bool, as_json: bool) -> None:
         agent.drain = drain
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stop)
-        node = friendly_address(agent.node_address, bounceable=True, test_only=True)
+        test_only = load_network(config.network).test_only
+        node = friendly_address(agent.node_address, bounceable=True, test_only=test_only)
         if as_json:
             sys.stdout.write(
                 json.dumps({"node": node, "account_id": agent.identity.account_id.hex()}) + "\n"
@@ -150,7 +216,8 @@ async def _status(config: HostConfig) -> dict[str, object]:
     state = node_state(account)
     key = state.key if state else None
     return {
-        "node": friendly_address(identity.address, bounceable=True, test_only=wallet.global_id != -239),
+        "node": friendly_address(identity.address, bounceable=True, test_only=network.test_only),
+        "node_id": identity.account_id.hex(),
         "bond": state.bond.name.lower() if state else "not deployed",
         "stake_nanoton": state.stake if state else 0,
         "working_balance_nanoton": account.balance - (state.stake if state else 0),

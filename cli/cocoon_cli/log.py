@@ -38,7 +38,7 @@ def checkpoint(node_id: str | None, network: str, as_json: bool) -> None:
         ["node", "receipts", "root", "anchored"],
         [
             (
-                str(row["node"])[:16] + "…",
+                row["node"],
                 row["tree_size"],
                 str(row["root"])[:16] + "…",
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(str(row["anchored_at"]))))

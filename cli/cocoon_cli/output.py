@@ -47,6 +47,8 @@ def print_error(error: Mapping[str, object], *, as_json: bool, checks: CheckList
     """Show an error with its hint; with `--json` as a document on stdout."""
     if as_json:
         document: dict[str, object] = {"ok": False, "error": dict(error)}
+        if error.get("code") == "malformed":
+            document["verdict"] = "malformed"
         if checks is not None:
             document["checks"] = checks_json(checks)
         print_json(document)

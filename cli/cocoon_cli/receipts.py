@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cocoon_cli.clients import open_client, open_ledger, run
+from cocoon_cli.inputs import read_file
 from cocoon_cli.options import common_options, network_option
 from cocoon_cli.output import SIMULATED, console, out, print_json, table, ton
 
@@ -69,7 +70,11 @@ def show(receipt_id: str, network: str, as_json: bool) -> None:
 @receipts.command()
 @click.argument("receipt_id")
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), default=None, help="File [default: RECEIPT_ID.json]."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="File [default: the first 16 digits of the id, with .cocoon.json].",
 )
 @click.option(
     "--request", type=click.Path(path_type=Path, exists=True), help="Exact request body, to include."
@@ -91,19 +96,24 @@ def export(
 
     The ledger keeps no prompts and no answers; give their files to include them.
     """
+    from cocoon_attestation.bundle import MAX_BUNDLE
+
     row = _find(receipt_id, network)
+    bodies = {
+        name: read_file(path, MAX_BUNDLE) if path else None
+        for name, path in (("request", request), ("response", response))
+    }
 
     async def main() -> bytes:
         async with open_client(network) as client:
-            return await client.export_bundle(
-                row.id.hex(),
-                request=request.read_bytes() if request else None,
-                response=response.read_bytes() if response else None,
-            )
+            return await client.export_bundle(row.id.hex(), **bodies)
 
     document = run(main)
     target = output or Path(f"{row.id.hex()[:16]}.cocoon.json")
-    target.write_bytes(document)
+    try:
+        target.write_bytes(document)
+    except OSError as error:
+        raise click.UsageError(f"cannot write {target}: {error.strerror}") from error
     if as_json:
         print_json({"ok": True, "bundle": str(target), "receipt": row.id.hex()})
     else:

@@ -1,35 +1,38 @@
-"""Commands of auditors: `verify node`, `evidence`, `receipt`, `bundle`."""
+"""Commands of auditors: `verify node`, `evidence`, `receipt`, `bundle`; raw vendor evidence is in `verify_vendor`."""
 
 from __future__ import annotations
 
-import time
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cocoon_attestation.checks import CheckList
-from cocoon_attestation.errors import ConfigError, EvidenceRejectedError, MalformedError
+from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
+from cocoon_attestation.evidence import MAX_EVIDENCE
 from cocoon_cli.auditing import Report, audit_bundle, find_network, show_report
 from cocoon_cli.clients import open_client, run
+from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
 from cocoon_cli.options import common_options, network_option
+from cocoon_cli.verify_vendor import eventlog, gpu, quote, snp
 from cocoon_ton.network import NetworkConfig, load_network
 
 if TYPE_CHECKING:
     from cocoon_attestation.policy import Policy
-
-MAX_EVIDENCE_FILE = 1 << 20
 
 _EXPLAIN = click.option("--explain", is_flag=True, help="Show the exact inputs of every check.")
 
 
 @click.group()
 def verify() -> None:
-    """Check a node, evidence, a receipt or a bundle.
+    """Check a node, evidence, a receipt or a bundle; or raw evidence of a vendor.
 
-    Exit code 0: accepted, 10: rejected, 30: malformed, 40: no decision possible.
+    Exit code 0: accepted, 10: rejected, 20: not supported here, 30: malformed, 40: no decision possible.
     """
+
+
+for _command in (quote, snp, gpu, eventlog):
+    verify.add_command(_command)
 
 
 @verify.command()
@@ -44,7 +47,7 @@ def bundle(file: Path, network: str | None, offline: bool, explain: bool, as_jso
     """Check an offline bundle: receipt, keys, hardware, log and chain, as of the receipt's own time."""
     from cocoon_attestation.bundle import parse_bundle
 
-    parsed = parse_bundle(_read(file, 64 << 20))
+    parsed = parse_bundle(read_file(file, 64 << 20))
     chosen = load_network(network) if network else find_network(parsed.global_id, parsed.registry)
     show_report(audit_bundle(parsed, chosen), as_json=as_json, explain=explain)
 
@@ -144,13 +147,13 @@ def evidence(
 
     if (network is None) == (policy_file is None):
         raise click.UsageError("give either --network or --policy")
-    data = _read(file, MAX_EVIDENCE_FILE)
-    nonce = _hex(challenge, 32, "--challenge") if challenge else None
+    data = read_file(file, MAX_EVIDENCE)
+    nonce = read_hex(challenge, 32, "--challenge") if challenge else None
     moment = parse_time(at)
     if policy_file is not None:
         if nonce is None:
             raise click.UsageError("--policy needs --challenge")
-        policy, name = policy_from_toml(policy_file.read_text()), str(policy_file)
+        policy, name = policy_from_toml(read_text(policy_file)), str(policy_file)
     else:
         chosen = load_network(str(network))
         policy, recorded = run(lambda: _registry_view(chosen, data))
@@ -204,39 +207,3 @@ async def _registry_view(network: NetworkConfig, data: bytes) -> tuple[Policy, b
     if parsed.beacon is None or not any(k.evidence_digest == evidence_digest(data) for k in keys):
         return policy, None
     return policy, beacon_challenge(parsed.beacon.seqno, parsed.beacon.root_hash)
-
-
-def parse_time(text: str | None) -> int:
-    """Unix seconds from ISO 8601 (with zone) or a number; None is now."""
-    if text is None:
-        return int(time.time())
-    if text.isdecimal():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(f"not a time: {text!r}") from error
-    if moment.tzinfo is None:
-        raise click.UsageError("give the time zone, for example 2026-11-22T12:00:00Z")
-    return int(moment.timestamp())
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > limit:
-        raise MalformedError(f"{path} is larger than {limit} bytes")
-    return data
-
-
-def _hex(text: str, size: int, what: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError as error:
-        raise click.UsageError(f"{what}: hex digits are needed") from error
-    if len(value) != size:
-        raise click.UsageError(f"{what}: {2 * size} hex digits are needed")
-    return value

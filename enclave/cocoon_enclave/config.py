@@ -62,6 +62,8 @@ class Limits:
     """Receipts of amount 0 that are written before further bad requests get a bare error."""
     channel_wait_s: float = 5.0
     """How long a request waits for the host to look up its channel."""
+    claim_time_s: int = 300
+    """Seconds that an authorization must outlast the request's deadline: the host's time to settle."""
     anchor_within_s: int = 3600
     """Seconds from a receipt to the latest time of its anchor."""
 
@@ -203,7 +205,7 @@ def load_config(path: Path) -> EnclaveConfig:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read the configuration: {error}") from error
     return parse_config(document, base=path.parent)
 

@@ -89,28 +89,28 @@ class Exchange:
             if self._generation is not None:
                 self._generation.abort()
 
-    def take(self) -> list[wire.SessionResponse]:
+    def take(self) -> list[wire.ResponseFrame]:
         """Seal what is ready to be sent, as few frames as possible."""
-        frames: list[wire.SessionResponse] = []
+        frames: list[wire.ResponseFrame] = []
         if self._error is not None:
             self.done = True
-            return [wire.SessionResponse(request_number=self.number, error=self._error)]
+            return [wire.ResponseFrame(request_number=self.number, error=self._error)]
         sealer = self._sealer
         if sealer is None or self.done:
             return frames
         if self._head is not None and not self._head_sent:
             self._head_sent = True
-            frames.append(wire.SessionResponse(request_number=self.number, head=sealer.head(self._head)))
+            frames.append(wire.ResponseFrame(request_number=self.number, head=sealer.head(self._head)))
         if self._pending:
             data, self._pending = b"".join(self._pending), []
             self._sent_visible = self._visible
             self._sent.append(data)
             for at in range(0, len(data), CHUNK):
                 chunk = sealer.data(data[at : at + CHUNK])
-                frames.append(wire.SessionResponse(request_number=self.number, data=chunk))
+                frames.append(wire.ResponseFrame(request_number=self.number, data=chunk))
         if self._final is not None:
             self.done = True
-            frames.append(wire.SessionResponse(request_number=self.number, final=sealer.final(self._final)))
+            frames.append(wire.ResponseFrame(request_number=self.number, final=sealer.final(self._final)))
         return frames
 
     async def run(self) -> None:
@@ -123,6 +123,8 @@ class Exchange:
                 if timer is not None:
                     timer.cancel()
             self._release()
+            if self._final is None and self._error is None:
+                self._give_up()
 
     # Opening.
 
@@ -133,7 +135,11 @@ class Exchange:
             opened = open_request(service.keyring.open_keys(now), self._sealed)
             plain = _parse_plain(opened.plain)
             deadline = plain.deadline_ms / 1000
-            if not service.guard.accept(opened.key_id, plain.request_id, deadline=deadline, now=now):
+            # One that is too far away is refused in any case: its id is not worth the memory.
+            far = deadline - self._began > service.config.limits.deadline_s
+            if not far and not service.guard.accept(
+                opened.key_id, plain.request_id, deadline=deadline, now=now
+            ):
                 raise RequestReplayedError("the request was used before")
         except CocoonError as error:
             self._fail_bare(error)
@@ -142,6 +148,12 @@ class Exchange:
         self._keyset, self._sealer = service.keyring.by_key_id(opened.key_id), opened.response_sealer
         self._plain = plain
         return True
+
+    def _give_up(self) -> None:
+        """A fault of our own ended the work: stop the engine, and let nobody wait for an answer."""
+        if self._generation is not None:
+            self._generation.abort()
+        self._fail_bare(EngineError("the request could not be finished"))
 
     def _fail_bare(self, error: CocoonError) -> None:
         self._service.metrics.count(error.http_status)
@@ -175,11 +187,15 @@ class Exchange:
             self._check_stopped()
             try:
                 self._reservation = service.meter.admit(
-                    plain.payment, prompt_tokens=len(prompt), max_tokens=max_tokens, now=service.clock.now()
+                    plain.payment,
+                    prompt_tokens=len(prompt),
+                    max_tokens=max_tokens,
+                    now=service.clock.now(),
+                    deadline=plain.deadline_ms / 1000,
                 )
                 break
             except ChannelUnknownError:
-                if loop.time() >= give_up:
+                if loop.time() >= give_up or not service.may_wait:
                     raise
                 await service.wait_for_facts(0.25)
         self._generation = model.engine.submit(
@@ -193,10 +209,11 @@ class Exchange:
         Ids are remembered until their deadline: one that is far away would be one that is kept for ever.
         """
         limits, now = self._service.config.limits, self._service.clock.now()
-        left = self._plain.deadline_ms / 1000 - now
+        deadline = self._plain.deadline_ms / 1000
+        left = deadline - now
         if left <= 0:
             raise DeadlineError("the deadline of the request has passed")
-        if left > limits.deadline_s:
+        if deadline - self._began > limits.deadline_s:  # the same sum as in `_open`, clock and all
             raise InvalidRequestError(f"the deadline is more than {limits.deadline_s} seconds away")
         self._timer = asyncio.get_running_loop().call_later(
             left, self.stop, DeadlineError("the deadline of the request has passed")

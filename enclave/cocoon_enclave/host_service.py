@@ -121,8 +121,9 @@ class Host(host_service_pb2_grpc.HostServiceServicer):
     async def SetTerms(  # noqa: N802
         self, request: messages.SetTermsRequest, context: Context
     ) -> messages.SetTermsResponse:
-        """Prices for requests admitted from now on, and drain."""
+        """Prices for requests admitted from now on, and drain; what is not said stays as it is."""
         if request.HasField("prices"):
             self._service.meter.prices = PriceList.from_proto(request.prices)
-        self._service.draining = request.drain
+        if request.HasField("drain"):
+            self._service.draining = request.drain
         return messages.SetTermsResponse()

@@ -44,6 +44,10 @@ class Facts:
     """Unix time at which the client may take the rest; 0 if open."""
 
 
+NOT_ON_CHAIN: Final = Facts(balance=0, paid=0, close_at=0)
+"""What the host says about an account that does not exist."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredChannel:
     """A channel as the store has it."""
@@ -53,7 +57,7 @@ class StoredChannel:
     initial_data: bytes
     """Bag of cells with the channel's initial data."""
     authorization: bytes
-    """Bag of cells: the authorization with the highest cap."""
+    """Bag of cells: the newest authorization that covers `used`."""
     authorization_signature: bytes
     used: int
     """Cumulative use, in nanoton: that of the claim."""
@@ -102,6 +106,8 @@ class Meter:
     global_id: int
     prices: PriceList
     """Current prices; the host changes them."""
+    claim_time_s: int = 0
+    """Seconds that an authorization must outlast the request's deadline: the host's time to settle."""
     _channels: dict[Digest32, _Channel] = field(default_factory=dict)
     _wanted: OrderedDict[Digest32, bytes] = field(default_factory=OrderedDict)
 
@@ -128,16 +134,24 @@ class Meter:
         return Digest32(identity.address.hash_part), identity
 
     def admit(
-        self, payment: payment_pb2.Payment, *, prompt_tokens: int, max_tokens: int, now: float
+        self,
+        payment: payment_pb2.Payment,
+        *,
+        prompt_tokens: int,
+        max_tokens: int,
+        now: float,
+        deadline: float = 0.0,
     ) -> Reservation:
-        """Reserve the worst case of a request.
+        """Reserve the worst case of a request whose answer ends at `deadline` (Unix seconds) at the latest.
 
         Raises:
             PaymentError: one of its leaves in `cocoon_enclave.errors`; `ChannelUnknownError` means that the
                 host was asked about the channel and that a later try may succeed.
         """
         channel, identity = self.identify(payment)
-        authorization = _check_authorization(payment, identity, channel, self.global_id, now)
+        # A claim that comes after the authorization's end is worth nothing to the host.
+        until = max(now, deadline) + self.claim_time_s
+        authorization = _check_authorization(payment, identity, channel, self.global_id, until)
         limit = PriceList.from_proto(payment.price_limit)
         if not self.prices.within(limit):
             raise PriceError("the node's prices are above the limit of the request")
@@ -202,10 +216,13 @@ class Meter:
         return state.used if state is not None else 0
 
     def set_facts(self, channel: Digest32, facts: Facts) -> bool:
-        """Take what the host read from the chain; False for a channel that nobody asked about."""
+        """Take what the host read from the chain; False for a channel that nobody asked about.
+
+        A channel that does not exist is forgotten: anybody can invent one.
+        """
         state = self._channels.get(channel)
         if state is None:
-            if self._wanted.pop(channel, None) is None:
+            if self._wanted.pop(channel, None) is None or facts == NOT_ON_CHAIN:
                 return False
             state = self._channels[channel] = _Channel()
         self._wanted.pop(channel, None)
@@ -224,12 +241,12 @@ class Meter:
 
 
 def _check_authorization(
-    payment: payment_pb2.Payment, identity: ChannelIdentity, channel: Digest32, global_id: int, now: float
+    payment: payment_pb2.Payment, identity: ChannelIdentity, channel: Digest32, global_id: int, until: float
 ) -> int:
     """Return the authorized cap.
 
     Raises:
-        AuthorizationError: not a permission by this channel's client for this channel, now.
+        AuthorizationError: not a permission by this channel's client for this channel, beyond `until`.
     """
     try:
         authorization = verify_authorization(payment.authorization, identity.client_key)
@@ -239,8 +256,8 @@ def _check_authorization(
         raise AuthorizationError(str(error)) from error
     if authorization.global_id != global_id or authorization.channel != channel:
         raise AuthorizationError("the authorization is for another channel or network")
-    if authorization.valid_until <= now:
-        raise AuthorizationError("the authorization is expired")
+    if authorization.valid_until <= until:
+        raise AuthorizationError("the authorization is expired, or ends too soon after the request")
     return authorization.cap
 
 

@@ -29,6 +29,7 @@ from cocoon_enclave.config import EnclaveConfig, ModelConfig
 from cocoon_enclave.engine.process import EngineProcess, engine_threads
 from cocoon_enclave.engine.protocol import Engine
 from cocoon_enclave.engine.wire import EngineSpec
+from cocoon_enclave.frames import CLIENT_BATCH_BYTES
 from cocoon_enclave.handover import Handover, take_over
 from cocoon_enclave.health import HealthServer
 from cocoon_enclave.host_service import Host
@@ -206,6 +207,7 @@ class Enclave:
             node=config.node,
             global_id=config.global_id,
             prices=PriceList(prompt=prices.prompt, cached=prices.cached, completion=prices.completion),
+            claim_time_s=config.limits.claim_time_s,
         )
         meter.resume(state.channels, state.verified)
         log = ReceiptLog(
@@ -321,7 +323,7 @@ def _split(address: str) -> tuple[str, int]:
 
 def _server_options(config: EnclaveConfig) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", config.limits.sealed_bytes + 4096),
+        ("grpc.max_receive_message_length", max(config.limits.sealed_bytes, CLIENT_BATCH_BYTES) + 8192),
         ("grpc.max_concurrent_streams", 1000),
         ("grpc.so_reuseport", 0),
         # Clients may ping an idle session every 20 seconds to keep it open through middle boxes.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
+from typing import Final
 
 from cocoon_attestation.errors import CocoonError
 from cocoon_attestation.types import Digest32
@@ -16,6 +18,10 @@ from cocoon_enclave.log import ReceiptLog
 from cocoon_enclave.metering import Meter, ReplayGuard
 from cocoon_enclave.metrics import Metrics
 from cocoon_enclave.text import TextModel
+
+_LOG: Final = logging.getLogger("cocoon_enclave")
+WAITING_PART: Final = 4
+"""One place in so many may be held by requests whose channel the host has not looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,7 @@ class Service:
     active: int = 0
     """Requests in flight."""
     sessions: int = 0
+    _waiting: int = 0
     _refusals: RefusalBudget = field(init=False)
     _facts: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -106,19 +113,33 @@ class Service:
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let a task outlive the session that started it: what was served is metered in any case."""
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Only the type: a message or a traceback could quote a prompt.
+            _LOG.error("a request failed: %s", type(error).__name__)
 
     def facts_changed(self) -> None:
         """Wake requests that wait for their channel."""
         self._facts.set()
         self._facts = asyncio.Event()
 
+    @property
+    def may_wait(self) -> bool:
+        """True while one more request may wait for its channel: they cost nothing, and hold a place."""
+        return self._waiting < max(1, self.config.limits.requests // WAITING_PART)
+
     async def wait_for_facts(self, seconds: float) -> None:
         """Return when the host told something about channels, or after `seconds`."""
+        self._waiting += 1
         try:
             await asyncio.wait_for(self._facts.wait(), seconds)
         except TimeoutError:
             return
+        finally:
+            self._waiting -= 1
 
     async def drain(self, seconds: float) -> None:
         """Take no more requests; return when those in flight are done, or after `seconds`."""

@@ -1,13 +1,13 @@
 """One client connection: many requests over one stream, and one writer that never makes the engine wait.
 
-While a write is under way, new text of every request waits and is merged; when the writer is idle, text
+Whatever is ready when the writer comes around leaves in one message: as a rule, the frames of one engine
+step. While a write is under way, new text of every request waits and is merged; when the writer is idle, text
 leaves at once. So a slow reader costs fewer, larger frames, and a first token is never held back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -15,6 +15,7 @@ from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_attestation.errors import CocoonError, MalformedError
 from cocoon_enclave.errors import CancelledByClientError, NodeBusyError
 from cocoon_enclave.exchange import Exchange
+from cocoon_enclave.frames import MAX_FRAMES, FrameQueue, Source
 from cocoon_enclave.service import Service, public_message
 
 IDLE_S: Final = 900.0
@@ -29,10 +30,12 @@ class Session:
         self._service = service
         self._idle_s = idle_s
         self._exchanges: dict[int, Exchange] = {}
-        self._errors: deque[wire.SessionResponse] = deque()
-        self._ready: deque[Exchange] = deque()
-        self._queued: set[int] = set()
+        self._frames = FrameQueue()
+        self._closing = False
         self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        """Unset while a client that does not read has earned too many errors."""
+        self._room.set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._busy = True
@@ -41,7 +44,8 @@ class Session:
         """Serve until the client is done or gone. Then whatever still runs is cancelled, and metered."""
         service = self._service
         if service.sessions >= service.config.limits.sessions:
-            await write(_error(0, NodeBusyError("too many sessions")))
+            refusal = _error(0, NodeBusyError("too many sessions"))
+            await write(wire.SessionResponse(frames=[refusal]))
             return
         service.sessions += 1
         tasks = {
@@ -61,7 +65,13 @@ class Session:
 
     async def _read(self, requests: AsyncIterator[wire.SessionRequest]) -> None:
         async for message in requests:
-            self.receive(message)
+            await self._room.wait()
+            if not 1 <= len(message.frames) <= MAX_FRAMES:
+                self._closing = True
+                self._push(_error(0, MalformedError("a session message without frames, or with too many")))
+                break
+            for frame in message.frames:
+                self.receive(frame)
         # The client sends no more, but may wait for what it asked for.
         await self._empty.wait()
 
@@ -73,11 +83,11 @@ class Session:
             self._busy = False
             await asyncio.sleep(self._idle_s / 2)
 
-    def receive(self, message: wire.SessionRequest) -> None:
+    def receive(self, frame: wire.RequestFrame) -> None:
         """Act on one frame from the client."""
         self._busy = True
-        number = message.request_number
-        kind = message.WhichOneof("frame")
+        number = frame.request_number
+        kind = frame.WhichOneof("frame")
         if kind == "cancel":
             exchange = self._exchanges.get(number)
             if exchange is not None:
@@ -86,12 +96,11 @@ class Session:
         try:
             if kind != "open":
                 raise MalformedError("a session frame without content")
-            self._check(number, message.open)
+            self._check(number, frame.open)
         except CocoonError as error:
-            self._errors.append(_error(number, error))
-            self._wake.set()
+            self._push(_error(number, error))
             return
-        exchange = Exchange(self._service, number, message.open, self._notify)
+        exchange = Exchange(self._service, number, frame.open, self._notify)
         self._exchanges[number] = exchange
         self._empty.clear()
         self._service.active += 1
@@ -99,8 +108,18 @@ class Session:
         task.add_done_callback(lambda _: self._ended(exchange))
         self._service.keep(task)
 
+    def _push(self, frame: wire.ResponseFrame) -> None:
+        """Queue a frame that belongs to no exchange."""
+        self._frames.push(frame)
+        self._empty.clear()
+        if self._frames.full:
+            self._room.clear()
+        self._wake.set()
+
     def _check(self, number: int, sealed: bytes) -> None:
         limits = self._service.config.limits
+        if number < 1:
+            raise MalformedError("request numbers start at 1")
         if number in self._exchanges:
             raise MalformedError("a request number is used twice")
         if len(sealed) > limits.sealed_bytes:
@@ -110,38 +129,40 @@ class Session:
         self._service.check_open()
 
     def _notify(self, exchange: Exchange) -> None:
-        if exchange.number not in self._queued:
-            self._queued.add(exchange.number)
-            self._ready.append(exchange)
+        self._frames.notify(exchange)
         self._wake.set()
 
     def _ended(self, exchange: Exchange) -> None:
         """The work is over; the last frame may still wait for the writer."""
         self._service.active -= 1
-        if exchange.done or exchange.number not in self._queued:
+        if not exchange.done and not self._frames.waiting(exchange):
             self._forget(exchange)
 
-    def _forget(self, exchange: Exchange) -> None:
+    def _forget(self, exchange: Source) -> None:
         if self._exchanges.get(exchange.number) is exchange:
             del self._exchanges[exchange.number]
-        if not self._exchanges:
+        self._check_empty()
+
+    def _check_empty(self) -> None:
+        if not self._exchanges and self._frames.empty:
             self._empty.set()
 
     async def _write(self, write: Write) -> None:
+        """Write messages for as long as the session lasts; return after the last one of a bad session."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._errors:
-                await write(self._errors.popleft())
-            while self._ready:
-                exchange = self._ready.popleft()
-                self._queued.discard(exchange.number)
-                for frame in exchange.take():
-                    await write(frame)
-                if exchange.done:
+            while frames := self._frames.batch():
+                if not self._frames.full:
+                    self._room.set()
+                await write(wire.SessionResponse(frames=frames))
+                for exchange in self._frames.written():
                     self._forget(exchange)
+                self._check_empty()
+            if self._closing:
+                return
 
 
-def _error(number: int, error: CocoonError) -> wire.SessionResponse:
+def _error(number: int, error: CocoonError) -> wire.ResponseFrame:
     code = wire.SessionError(code=error.code, message=public_message(error))
-    return wire.SessionResponse(request_number=number, error=code)
+    return wire.ResponseFrame(request_number=number, error=code)

@@ -40,6 +40,11 @@ _AMOUNT_SIZE: Final = 16
 """Amounts are 16-byte big-endian blobs: they need 120 bits, SQLite's integers have 63."""
 
 
+_COVERS: Final = "excluded.cap >= excluded.used OR excluded.cap >= cap"
+"""Which authorization is kept: the newest that covers the use, because it expires last. A higher cap that
+was given before is worth nothing once it has expired."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredReceipt:
     """A receipt with its signature."""
@@ -165,11 +170,11 @@ class Store:
 
     def _put_channel(self, channel: StoredChannel, cap: int) -> None:
         self._db.execute(
-            "INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (channel) DO UPDATE SET "
-            "authorization = CASE WHEN excluded.cap >= cap THEN excluded.authorization "
-            "ELSE authorization END, "
-            "authorization_signature = CASE WHEN excluded.cap >= cap THEN excluded.authorization_signature "
-            "ELSE authorization_signature END, cap = max(cap, excluded.cap), used = excluded.used, "
+            "INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (channel) DO UPDATE SET "  # noqa: S608
+            f"authorization = CASE WHEN {_COVERS} THEN excluded.authorization ELSE authorization END, "
+            f"authorization_signature = CASE WHEN {_COVERS} THEN excluded.authorization_signature "
+            "ELSE authorization_signature END, "
+            f"cap = CASE WHEN {_COVERS} THEN excluded.cap ELSE cap END, used = excluded.used, "
             "claim = excluded.claim, claim_signature = excluded.claim_signature, "
             "binding_hash = excluded.binding_hash",
             (
@@ -188,6 +193,8 @@ class Store:
     def replace_claims(self, channels: Sequence[StoredChannel]) -> None:
         """Replace the claims of channels (same use, newer key), in one transaction.
 
+        A channel whose use has grown since its claim was read keeps what it has.
+
         Raises:
             StoreError: nothing was written.
         """
@@ -195,8 +202,14 @@ class Store:
             for channel in channels:
                 self._db.execute(
                     "UPDATE channels SET claim = ?, claim_signature = ?, binding_hash = ? "
-                    "WHERE channel = ?",
-                    (channel.claim, channel.claim_signature, channel.binding_hash, channel.channel),
+                    "WHERE channel = ? AND used = ?",
+                    (
+                        channel.claim,
+                        channel.claim_signature,
+                        channel.binding_hash,
+                        channel.channel,
+                        channel.used.to_bytes(_AMOUNT_SIZE),
+                    ),
                 )
 
     def put_keyset(self, keyset: StoredKeyset) -> None:

@@ -153,6 +153,9 @@ class StopMatcher:
         self._tokens += 1
         if not text:
             return ""
+        if not self._stops:
+            self.visible = self._tokens
+            return text
         self._length += len(text)
         self._ends.append((self._length, self._tokens))
         candidate = self._held + text

@@ -25,6 +25,7 @@ from cocoon_proxy.ledger import EvidenceRow, Ledger, ReceiptRow
 from cocoon_proxy.transport import fetch_certificate, parse_endpoint, pinned_channel, rpc_failure
 from cocoon_ton.address import raw_address
 from cocoon_ton.chain import AccountState, BlockRef, ChainReader
+from cocoon_ton.code import contract_address
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import KeyRecord, NodeState, parse_node
 from cocoon_ton.registry import RegistryState, parse_registry, policy_from_registry
@@ -122,7 +123,16 @@ def chain_facts(
 def make_facts(
     network: NetworkConfig, registry: RegistryState, node: NodeState, account: bytes, block_time: int
 ) -> ChainFacts:
-    """Facts for `verify_bundle` from parsed contract states."""
+    """Facts for `verify_bundle` from parsed contract states.
+
+    Raises:
+        MalformedError: the account is no Node contract of this registry. Any contract can hold data of that
+            form; only the registry's own code keeps a log that nobody can rewrite.
+    """
+    codes = registry.codes.get(node.identity.code_version)
+    address = None if codes is None else contract_address(codes.node, node.identity.initial_data)
+    if node.identity.registry != network.registry_address or address != _address(account):
+        raise MalformedError("the account that the receipt names is not a node contract of the registry")
     return ChainFacts(
         global_id=network.global_id,
         registry=raw_address(network.registry_address),

@@ -97,6 +97,20 @@ class UnknownReceiptError(ConfigError):
     grpc_status = "NOT_FOUND"
 
 
+class EndorsementUnavailableError(UnavailableError):
+    """A vendor's statement that verification needs cannot be had, or what came cannot be used."""
+
+    code = "endorsement_unavailable"
+    default_hint = "check the connection to the vendor's service, or use endorsements stored before"
+
+
+class EndorsementStoreError(UnavailableError):
+    """Endorsements cannot be written to, or read from, their directory."""
+
+    code = "endorsement_store"
+    default_hint = "check the permissions and the space of the cache directory"
+
+
 class MissingExtraError(UnsupportedError):
     """An optional dependency is not installed."""
 

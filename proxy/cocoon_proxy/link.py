@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +28,7 @@ from cocoon_attestation.policy import Policy
 from cocoon_attestation.verified import VerifiedEnclave
 from cocoon_proxy.errors import NodeUnavailableError
 from cocoon_proxy.selection import Candidate
-from cocoon_proxy.session import Frame, FrameKind, SessionMachine
+from cocoon_proxy.session import Frame, FrameKind, SessionMachine, batch, frames_of
 from cocoon_proxy.tasks import TaskScope
 from cocoon_proxy.transport import (
     PinnedCertificate,
@@ -143,17 +144,24 @@ def _models(
 
 
 class RequestStream:
-    """The frames of one request on a link."""
+    """The frames of one request on a link. There is one reader."""
 
     def __init__(self, link: NodeLink, number: int) -> None:
         self._link = link
         self.number = number
         self.ended = False
-        self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self._frames: deque[Frame] = deque()
+        self._waiter: asyncio.Future[bool] | None = None
+        """Set while the reader waits: True when a frame came, False when none came in time."""
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        """One timer for all waits, moved when it fires: a new one for every token would cost more than it."""
 
     def deliver(self, frame: Frame) -> None:
         """Called by the link."""
-        self._frames.put_nowait(frame)
+        self._frames.append(frame)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
 
     async def next(self, timeout_s: float) -> Frame:
         """The next frame. Nothing follows FINAL, ERROR or LOST.
@@ -161,15 +169,42 @@ class RequestStream:
         If none comes in time, the node is told to stop and a LOST frame is made here; the node's own
         last frame may still be read after that.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                frame = await self._frames.get()
-        except TimeoutError:
+        if not self._frames and not await self._arrival(timeout_s):
             self.cancel()
             return Frame(kind=FrameKind.LOST, code="stalled", message="the node stopped answering")
+        frame = self._frames.popleft()
         self._link.machine.consumed(self.number, len(frame.payload))
-        self.ended = frame.kind not in (FrameKind.HEAD, FrameKind.DATA)
+        if frame.kind not in (FrameKind.HEAD, FrameKind.DATA):
+            self.ended = True
+            self._stop_timer()
         return frame
+
+    async def _arrival(self, timeout_s: float) -> bool:
+        """Wait for a frame; False if none came in time."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + timeout_s
+        self._waiter = loop.create_future()
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._stop_timer()
+            self._timer = loop.call_at(self._deadline, self._check_time, loop)
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    def _check_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return  # the next wait sets it again
+        if loop.time() >= self._deadline:
+            self._waiter.set_result(False)
+        else:
+            self._timer = loop.call_at(self._deadline, self._check_time, loop)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def cancel(self) -> None:
         """Tell the node to stop; its final frame still arrives, with the receipt for what was done."""
@@ -177,6 +212,7 @@ class RequestStream:
 
     def forget(self) -> None:
         """Drop every further frame of this request."""
+        self._stop_timer()
         self._link.forget(self.number)
 
 
@@ -193,7 +229,8 @@ class NodeLink:
         """Digest of the network policy that the appraisal applied, before narrowing to the node."""
         self.machine = SessionMachine(binding_hash=dialled.verified.binding_hash, expires_at=expires_at)
         self._channel = dialled.channel
-        self._outgoing: asyncio.Queue[wire.SessionRequest | None] = asyncio.Queue()
+        self._outgoing: deque[wire.RequestFrame] = deque()
+        self._wake = asyncio.Event()
         self._streams: dict[int, RequestStream] = {}
         self._retired = ""
 
@@ -216,14 +253,14 @@ class NodeLink:
             raise NodeUnavailableError(f"the session ended: {self.machine.closed_reason}")
         number, frame = self.machine.open(sealed)
         stream = self._streams[number] = RequestStream(self, number)
-        self._outgoing.put_nowait(frame)
+        self._send(frame)
         return stream
 
     def cancel(self, number: int) -> None:
         """Send a cancel frame for a request in flight."""
         frame = self.machine.cancel(number)
         if frame is not None:
-            self._outgoing.put_nowait(frame)
+            self._send(frame)
 
     def forget(self, number: int) -> None:
         """Drop a request; late frames are ignored."""
@@ -235,15 +272,21 @@ class NodeLink:
         """Stop the session; requests in flight get a LOST frame."""
         for delivery in self.machine.close(reason):
             self._deliver(delivery.number, delivery.frame)
-        self._outgoing.put_nowait(None)
+        self._wake.set()
+
+    def _send(self, frame: wire.RequestFrame) -> None:
+        self._outgoing.append(frame)
+        self._wake.set()
 
     async def _run(self, on_end: Callable[[NodeLink, str], None]) -> None:
         reason = "the node ended the session"
         call = inference_rpc.InferenceServiceStub(self._channel).Session(self._requests())
         try:
             async for message in call:
-                for delivery in self.machine.receive(message):
-                    self._deliver(delivery.number, delivery.frame)
+                # Frame by frame: what came before a bad one in the same message still counts.
+                for frame in frames_of(message):
+                    for delivery in self.machine.receive(frame):
+                        self._deliver(delivery.number, delivery.frame)
         except MalformedError as error:
             reason = f"the node broke the protocol: {error}"
         except grpc.aio.AioRpcError as error:
@@ -256,8 +299,14 @@ class NodeLink:
                 await self._channel.close(None)
 
     async def _requests(self) -> AsyncIterator[wire.SessionRequest]:
-        while (frame := await self._outgoing.get()) is not None:
-            yield frame
+        """What waits, a message at a time; ends with the session, after what was queued before."""
+        while True:
+            while self._outgoing:
+                yield batch(self._outgoing)
+            if self.machine.closed_reason:
+                return
+            await self._wake.wait()
+            self._wake.clear()
 
     def _deliver(self, number: int, frame: Frame) -> None:
         last = frame.kind not in (FrameKind.HEAD, FrameKind.DATA)

@@ -19,11 +19,11 @@ from cocoon.v1 import payment_pb2
 from cocoon_attestation.errors import MalformedError, PaymentError, UnavailableError
 from cocoon_attestation.payment import Authorization, PriceList, sign_authorization
 from cocoon_proxy.config import PaymentConfig
-from cocoon_proxy.errors import SpendLimitError
+from cocoon_proxy.errors import PaymentRefusedError, SpendLimitError
 from cocoon_proxy.events import ChannelOpened, ChannelToppedUp, ClientEvent
 from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import ChannelKeys
-from cocoon_proxy.ledger import ChannelRow, Ledger
+from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
 from cocoon_ton.chain import ChainReader
 from cocoon_ton.channel import (
     MIN_MESSAGE_VALUE,
@@ -39,6 +39,8 @@ from cocoon_ton.channel import (
 
 CHANNEL_RESERVE: Final = MIN_MESSAGE_VALUE
 """Part of a channel's balance that is not counted on: it pays for the channel's storage."""
+MAX_REFUSED: Final = 3
+"""Channels with one node that are given up in a day before it gets no new one: each holds a deposit."""
 _POLL_FIRST_S: Final = 0.2
 _POLL_LAST_S: Final = 2.0
 
@@ -108,6 +110,7 @@ class Payments:
 
         Raises:
             SpendLimitError: `worst` is above the user's cap for one request.
+            PaymentRefusedError: the node has refused enough channels; it gets no more deposits for now.
             PaymentError: the wallet cannot pay the deposit.
             UnavailableError: the chain did not show the channel in time; call again.
         """
@@ -140,11 +143,22 @@ class Payments:
             price_limit=price_limit.to_proto(),
         )
 
-    async def more_funds(self, id: bytes) -> None:
-        """Top a channel up because the node sees too little in it."""
+    async def more_funds(self, id: bytes, worst: int) -> bool:
+        """Top a channel up if the chain agrees with its node that a request of `worst` is not covered.
+
+        False if it is covered: the node, which may say anything, has not seen the money yet.
+        """
         row = await durable(lambda: self._ledger.channel(id))
         async with self._locks.setdefault(row.node, asyncio.Lock()):
-            await self._top_up(await durable(lambda: self._ledger.channel(id)), self._config.deposit)
+            row = await self._refresh(await durable(lambda: self._ledger.channel(id)))
+            if row.state != "open":
+                self._confirmed.discard(id)
+                return True  # the next try finds another channel, or opens one
+            missing = _missing(row, worst)
+            if missing <= 0 and not row.pending_top_up:
+                return False
+            await self._top_up(row, max(missing, self._config.deposit))
+            return True
 
     async def top_up(self, id: bytes, amount: int) -> ChannelRow:
         """Add `amount` to an open channel."""
@@ -206,6 +220,13 @@ class Payments:
 
     def _plan(self, terms: ChannelTerms, worst: int) -> ChannelRow:
         """Record a new channel with a fresh salt."""
+        since = int(self._clock()) - DAY_S
+        refused = self._ledger.channels(node=terms.node, states=("refused",))
+        if sum(row.created_at > since for row in refused) >= MAX_REFUSED:
+            raise PaymentRefusedError(
+                "the node refuses every channel that is opened with it",
+                hint="close them with `cocoon wallet close`; their deposits come back",
+            )
         salt = secrets.randbits(63)
         identity = ChannelIdentity(
             global_id=self._global_id,

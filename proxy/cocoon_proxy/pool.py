@@ -137,6 +137,13 @@ class NodePool:
         verified = dialled.verified
         expires_at = min(verified.expires_at, verified.appraised_at + self._config.limit_seconds)
         link = NodeLink(candidate, dialled, expires_at=expires_at, policy_digest=policy.digest)
+        if not link.usable(self._clock()):
+            # Dialling again would give the same, again and again.
+            await dialled.channel.close(None)
+            raise NodeUnavailableError(
+                "the node's keys or its evidence end within seconds",
+                details={"node": candidate.node.hex(), "expires_at": int(expires_at)},
+            )
         row = EvidenceRow(
             binding_hash=verified.binding_hash,
             kind="session",

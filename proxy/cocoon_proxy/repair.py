@@ -35,15 +35,16 @@ class Repair:
     replaced: bool = False
     relinked: bool = False
 
-    async def __call__(self, refusal: NodeRefusal, channel: ChannelRow) -> None:
-        """Return when the same node may be asked again."""
+    async def __call__(self, refusal: NodeRefusal, channel: ChannelRow, worst: int) -> None:
+        """Return when the same node may be asked again; `worst` is what the request may cost, in nanoton."""
         code, message = refusal.code, str(refusal) or refusal.code
         match code:
             case "channel_unknown":
                 await self._wait(message)
             case "balance_too_low" if not self.topped_up:
-                self.topped_up = True
-                await self.payments.more_funds(channel.id)
+                self.topped_up = await self.payments.more_funds(channel.id, worst)
+                if not self.topped_up:
+                    await self._wait(message)
             case "balance_too_low":
                 await self._wait(message)
             case "channel_unusable" if not self.replaced:

@@ -56,6 +56,8 @@ def parse_request(endpoint: str, body: bytes, *, max_bytes: int) -> RequestInfo:
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequestError("`model` is missing", details={"param": "model"})
+    if not model.isprintable():  # half of a surrogate pair, for one, is JSON but no text
+        raise InvalidRequestError("`model` is not a name", details={"param": "model"})
     stream = document.get("stream") or False
     if not isinstance(stream, bool):
         raise InvalidRequestError("`stream` is not true or false", details={"param": "stream"})

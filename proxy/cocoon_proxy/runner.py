@@ -160,7 +160,7 @@ class Runner:
                     async for event in events:
                         yield event
             except NodeRefusal as refusal:
-                await repair(refusal, channel)
+                await repair(refusal, channel, worst)
             except (OutcomeUnknownError, ReceiptRejectedError) as error:
                 self._pool.failed(candidate.node, error)
                 if isinstance(error, ReceiptRejectedError):

@@ -9,6 +9,8 @@ silent switch. No I/O, no clock: frames and `now` in, values out.
 from __future__ import annotations
 
 import enum
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +21,10 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """Ciphertext of one answer; a longer one ends the request."""
 MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 """Ciphertext that waits for a slow consumer; more ends the request."""
+MAX_FRAMES: Final = 256
+"""Most frames of one message, in either direction."""
+MAX_BATCH_BYTES: Final = 64 * 1024
+"""Most bytes of frames in a message to the enclave that has more than one."""
 RENEW_MARGIN_S: Final = 5
 """New requests go to a session only if it stays fresh for this long."""
 
@@ -84,14 +90,14 @@ class SessionMachine:
         """True if the session serves no purpose any more and its connection may be closed."""
         return bool(self.closed_reason) or (not self.usable(now) and not self._requests)
 
-    def open(self, sealed: bytes) -> tuple[int, wire.SessionRequest]:
+    def open(self, sealed: bytes) -> tuple[int, wire.RequestFrame]:
         """Start a request: its number, and the frame to send."""
         number = self._next
         self._next += 1
         self._requests[number] = _Request()
-        return number, wire.SessionRequest(request_number=number, open=sealed)
+        return number, wire.RequestFrame(request_number=number, open=sealed)
 
-    def cancel(self, number: int) -> wire.SessionRequest | None:
+    def cancel(self, number: int) -> wire.RequestFrame | None:
         """Ask the enclave to stop: the frame to send, or None if the request ended or was cancelled.
 
         The request stays known: its final frame, with the receipt for what was done, may still come.
@@ -100,13 +106,13 @@ class SessionMachine:
         if request is None or request.cancelled:
             return None
         request.cancelled = True
-        return wire.SessionRequest(request_number=number, cancel=True)
+        return wire.RequestFrame(request_number=number, cancel=True)
 
     def forget(self, number: int) -> None:
         """End a request on this side; late frames for it are ignored."""
         self._requests.pop(number, None)
 
-    def receive(self, message: wire.SessionResponse) -> tuple[Delivery, ...]:
+    def receive(self, message: wire.ResponseFrame) -> tuple[Delivery, ...]:
         """Take a frame from the enclave: what to deliver; nothing for a request that was forgotten here.
 
         Number 0 is the session itself: the enclave does not take it, so requests without an answer yet
@@ -161,7 +167,30 @@ class SessionMachine:
         return deliveries
 
 
-def _parse(message: wire.SessionResponse) -> Frame:
+def frames_of(message: wire.SessionResponse) -> Sequence[wire.ResponseFrame]:
+    """The frames of a message, in order; give each to `SessionMachine.receive`.
+
+    Raises:
+        MalformedError: none, or too many; the session must be closed.
+    """
+    if not 1 <= len(message.frames) <= MAX_FRAMES:
+        raise MalformedError("a session message without frames, or with too many")
+    return message.frames
+
+
+def batch(waiting: deque[wire.RequestFrame]) -> wire.SessionRequest:
+    """Take from `waiting` what fits in one message; it must not be empty."""
+    frames = [waiting.popleft()]
+    size = frames[0].ByteSize()
+    while waiting and len(frames) < MAX_FRAMES:
+        size += waiting[0].ByteSize()
+        if size > MAX_BATCH_BYTES:
+            break
+        frames.append(waiting.popleft())
+    return wire.SessionRequest(frames=frames)
+
+
+def _parse(message: wire.ResponseFrame) -> Frame:
     match message.WhichOneof("frame"):
         case "head":
             return Frame(kind=FrameKind.HEAD, payload=message.head)

@@ -25,7 +25,7 @@ from cocoon_ton.keystore import KeyFile, create_keystore, load_keystore
 from cocoon_ton.messages import Transfer
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.outbox import OperationState, Outbox, TransferOperation
-from cocoon_ton.wallet import Wallet, WalletVersion, new_mnemonic, parse_mnemonic
+from cocoon_ton.wallet import Wallet, WalletVersion, faucet_wallet, new_mnemonic
 
 FEE_ALLOWANCE: Final = 100_000_000
 """Nanoton that must be in the wallet beyond a transfer, for fees."""
@@ -191,7 +191,7 @@ async def _from_faucet(
     network: NetworkConfig, directory: Path, chain: Chain, to: Address, amount: int
 ) -> int:
     """Have the development faucet send `amount`; returns the proved balance afterwards."""
-    faucet = _faucet_wallet(network)
+    faucet = faucet_wallet(network)
     before = await chain.account(to)
     operation = TransferOperation(transfer=Transfer(destination=to, amount=amount, bounce=False))
     async with _outbox(directory / "faucet.sqlite3", faucet, chain) as outbox:
@@ -202,19 +202,6 @@ async def _from_faucet(
         while (account := await chain.account(to)).balance <= before.balance:  # noqa: ASYNC110  # blocks are polled
             await asyncio.sleep(_STEP_S)
     return account.balance
-
-
-def _faucet_wallet(network: NetworkConfig) -> Wallet:
-    document = network.faucet or {}
-    version = WalletVersion(document.get("wallet", WalletVersion.V4R2))
-    if "mnemonic" in document:
-        words = parse_mnemonic(document["mnemonic"])
-        return Wallet.from_mnemonic(words, global_id=network.global_id, version=version)
-    try:
-        seed = bytes.fromhex(document["seed"])
-    except (KeyError, ValueError) as error:
-        raise ConfigError("the network file's faucet has neither mnemonic nor seed") from error
-    return Wallet(seed, global_id=network.global_id, version=version)
 
 
 @contextlib.asynccontextmanager

@@ -29,7 +29,7 @@ __all__ = ["config", "platform_dir", "start_node", "tiny_model"]
 async def _replay(client: Any, source: Any, number: int, at: int) -> Reply:
     """Send the sealed bytes of a request once more, under another number."""
     client.pending[at], client.replies[at] = source.pending[number], Reply()
-    await client.stream.write(wire.SessionRequest(request_number=at, open=source.pending[number].sealed))
+    await client.write(wire.RequestFrame(request_number=at, open=source.pending[number].sealed))
     return await client.wait(at)
 
 

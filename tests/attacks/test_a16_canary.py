@@ -27,9 +27,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "network"))
 
 if TYPE_CHECKING:
-    from tests.network.netkit import MODEL, Running, Served, cocoon_process, ledger_rows, shared, until
+    from tests.network.netkit import (
+        MODEL,
+        Running,
+        Served,
+        children,
+        cocoon_process,
+        ledger_rows,
+        shared,
+        until,
+    )
 else:
-    from netkit import MODEL, cocoon_process, ledger_rows, shared, until
+    from netkit import MODEL, children, cocoon_process, ledger_rows, shared, until
 
 pytestmark = [pytest.mark.network, pytest.mark.model]
 SHORTEST = 12
@@ -321,7 +330,7 @@ def test_content_is_in_the_export_that_was_asked_for_and_nowhere_else(net: Runni
 
 def test_the_enclave_writes_no_core_dumps(net: Running) -> None:
     pid = net.part("enclave").pid
-    engines = _children(pid)
+    engines = children(pid)
     assert engines
     for each in (pid, *engines):
         limits = Path(f"/proc/{each}/limits").read_text()
@@ -332,7 +341,7 @@ def test_the_enclave_writes_no_core_dumps(net: Running) -> None:
 def _search_processes(net: Running, search: Search, canaries: Canaries) -> None:
     """Command lines and environments of all processes; memory of those outside the TEE."""
     parts = [net.part(name).pid for name in ("devnet", "enclave", "host")]
-    for pid in (*parts, *_children(parts[1]), *(gateway.pid for gateway in net.gateways)):
+    for pid in (*parts, *children(parts[1]), *(gateway.pid for gateway in net.gateways)):
         for name in ("cmdline", "environ"):
             search.look(f"{name} of {pid}", Path(f"/proc/{pid}/{name}").read_bytes())
     words = Search(needle for word in canaries.words.values() for needle in [*shapes(word.encode())][:2])
@@ -341,11 +350,6 @@ def _search_processes(net: Running, search: Search, canaries: Canaries) -> None:
         if words.memory(pid) and control.memory(pid):
             assert control.places  # what these processes do know is found in their memory
     assert words.places == []
-
-
-def _children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
 
 
 def _databases(home: Path) -> list[Path]:

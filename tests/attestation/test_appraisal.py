@@ -46,6 +46,7 @@ EXPECTED_CHECKS = {
     "tdx.module",
     "tdx.service_td",
     "tdx.owner",
+    "tdx.paravisor",
     "tdx.root",
     "tdx.collateral",
     "tdx.collateral_time",
@@ -531,7 +532,8 @@ def test_log_that_was_edited_after_measuring(lab: Any) -> None:
     assert lab.failures(lab.evidence(edit=swap), policy=policy) == ("rtmr3.replay",)
 
 
-def test_gpu_evidence_is_not_supported_yet(lab: Any) -> None:
+def test_devices_need_rules_in_the_policy(lab: Any) -> None:
+    """Their evidence is not even looked at; see test_appraisal_vendors.py for devices that are allowed."""
     report = b"report"
 
     def add_device(message: evidence_pb2.Evidence) -> None:
@@ -540,10 +542,10 @@ def test_gpu_evidence_is_not_supported_yet(lab: Any) -> None:
     evidence = lab.evidence(
         events=lab.events(gpu=b"H100"), gpu_digest=gpu_digest([report]), edit=add_device
     )
-    assert lab.failures(evidence) == ("gpu.supported",)
+    assert lab.failures(evidence) == ("gpu.allowed", "rtmr3.gpu")
 
 
-def test_snp_evidence_is_not_supported_yet(lab: Any) -> None:
+def test_snp_evidence_needs_a_root_and_permission(lab: Any) -> None:
     def to_snp(message: evidence_pb2.Evidence) -> None:
         message.snp.report = bytes(1184)
         message.snp.certificate = b"x"
@@ -552,8 +554,10 @@ def test_snp_evidence_is_not_supported_yet(lab: Any) -> None:
 
     evidence = lab.evidence(edit=to_snp)
     policy = lab.policy(tee_kinds=frozenset({TeeKind.SEV_SNP}))
-    assert lab.failures(evidence, policy=policy) == ("snp.supported",)
-    assert lab.failures(evidence) == ("tee.kind", "snp.supported")
+    assert lab.failures(evidence, policy=policy) == ("snp.chain",)
+    assert lab.failures(evidence) == ("tee.kind", "snp.chain")
+    with pytest.raises(MalformedError):
+        lab.appraise(evidence, policy=dataclasses.replace(policy, dev_root=None))
 
 
 def test_every_fault_is_reported_at_once(lab: Any) -> None:

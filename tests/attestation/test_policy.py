@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.gpu.policy import GpuPolicy
 from cocoon_attestation.policy import OPTIONAL_STATUSES, Policy
 from cocoon_attestation.policy_toml import policy_from_toml
+from cocoon_attestation.policy_vendor import open_snp_policy
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.roots import INTEL_SGX_ROOT_SHA256, intel_root
 from cocoon_attestation.roots.pinned import load_pinned
@@ -140,7 +142,12 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def test_every_field_is_in_the_digest(lab: Any) -> None:
-    changes = [*CHANGES, {"dev_root": lab.platform.root_der}]
+    changes = [
+        *CHANGES,
+        {"dev_root": lab.platform.root_der},
+        {"snp": open_snp_policy()},
+        {"gpu": GpuPolicy(gpu_count=None)},
+    ]
     assert {name for change in changes for name in change} == {f.name for f in dataclasses.fields(Policy)}
     digests = {policy(**change).digest for change in changes} | {policy().digest}
     assert len(digests) == len(changes) + 1

@@ -14,6 +14,7 @@ import secrets
 import ssl
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -264,6 +265,9 @@ class Client:
     next_number: int = 1
     pending: dict[int, Pending] = field(default_factory=dict)
     replies: dict[int, Reply] = field(default_factory=dict)
+    unread: deque[wire.ResponseFrame] = field(default_factory=deque)
+    messages: int = 0
+    """Messages received; each has frames of any requests."""
 
     def plain(
         self,
@@ -293,17 +297,26 @@ class Client:
         self.next_number += 1
         self.pending[number] = Pending(opener=opener, plain=plain, sealed=sealed)
         self.replies[number] = Reply()
-        await self.stream.write(wire.SessionRequest(request_number=number, open=sealed))
+        await self.write(wire.RequestFrame(request_number=number, open=sealed))
         return number
 
     async def cancel(self, number: int) -> None:
         """Send a cancel frame."""
-        await self.stream.write(wire.SessionRequest(request_number=number, cancel=True))
+        await self.write(wire.RequestFrame(request_number=number, cancel=True))
+
+    async def write(self, *frames: wire.RequestFrame) -> None:
+        """Send frames in one message."""
+        await self.stream.write(wire.SessionRequest(frames=frames))
 
     async def receive(self) -> tuple[int, str | None]:
         """Take one frame; returns its number and kind."""
-        frame = await asyncio.wait_for(self.stream.read(), 20)
-        assert isinstance(frame, wire.SessionResponse), "the session ended"
+        if not self.unread:
+            message = await asyncio.wait_for(self.stream.read(), 20)
+            assert isinstance(message, wire.SessionResponse), "the session ended"
+            assert message.frames
+            self.messages += 1
+            self.unread.extend(message.frames)
+        frame = self.unread.popleft()
         number, kind = frame.request_number, frame.WhichOneof("frame")
         pending, reply = self.pending[number], self.replies[number]
         reply.frames += 1

@@ -71,7 +71,7 @@ async def test_kill_in_the_middle_of_an_answer(config: EnclaveConfig) -> None:
             # What was sealed to the dead keys is unreadable now: it cannot be replayed.
             old = before.pending[number]
             after.pending[77], after.replies[77] = old, type(after.replies[1])()
-            await after.stream.write(_open(77, old.sealed))
+            await after.write(_open(77, old.sealed))
             assert (await after.wait(77)).error == "sealing"
 
 
@@ -86,4 +86,4 @@ async def test_terminate_ends_cleanly_and_the_ready_line_is_json(config: Enclave
 def _open(number: int, sealed: bytes) -> Any:
     from cocoon.v1 import inference_service_pb2 as wire
 
-    return wire.SessionRequest(request_number=number, open=sealed)
+    return wire.RequestFrame(request_number=number, open=sealed)

@@ -62,8 +62,20 @@ def test_join_comes_before_everything() -> None:
 
 
 def test_the_node_is_given_money_for_anchors_before_it_runs_out() -> None:
-    assert decide(TERMS, ENCLAVE, replace(NODE, working_balance=99_999_999), (CLAIM,), NOW) == (TopUp(),)
+    poor = replace(NODE, working_balance=99_999_999)
+    assert decide(TERMS, ENCLAVE, poor, (), NOW) == (TopUp(),)
+    # what was earned may be what pays for it
+    assert decide(TERMS, ENCLAVE, poor, (CLAIM,), NOW) == (Settle(CLAIM.channel), TopUp())
     assert TopUp() not in decide(TERMS, ENCLAVE, replace(NODE, working_balance=100_000_000), (CLAIM,), NOW)
+
+
+def test_a_node_that_joins_or_leaves_is_left_alone() -> None:
+    assert decide(TERMS, ENCLAVE, replace(NODE, joined=False, waiting=True), (CLAIM,), NOW) == ()
+
+
+def test_dust_under_a_leaving_key_does_not_hold_the_new_binding_up() -> None:
+    dust = replace(CLAIM, used=4_999_999, binding_hash=PREVIOUS)
+    assert decide(TERMS, replace(ENCLAVE, binding_hash=NEXT), NODE, (dust,), NOW) == (Attest(),)
 
 
 def test_an_enclave_that_is_not_ready_waits() -> None:
@@ -119,10 +131,13 @@ def test_anchor_by_age_or_deadline(enclave: EnclaveView, node: NodeView, due: bo
     [
         (CLAIM, True),
         (replace(CLAIM, used=1), False),
-        (replace(CLAIM, used=1, close_at=NOW + 5), True),
-        (replace(CLAIM, used=1, valid_until=NOW + 60), True),
+        (replace(CLAIM, used=5_000_000, close_at=NOW + 5), True),
+        (replace(CLAIM, used=4_999_999, close_at=NOW + 5), False),
+        (replace(CLAIM, used=5_000_000, valid_until=NOW + 60), True),
+        (replace(CLAIM, used=4_999_999, valid_until=NOW + 60), False),
         (replace(CLAIM, valid_until=NOW), False),
-        (replace(CLAIM, used=1, binding_hash=PREVIOUS), True),
+        (replace(CLAIM, used=5_000_000, binding_hash=PREVIOUS), True),
+        (replace(CLAIM, used=4_999_999, binding_hash=PREVIOUS), False),
         (replace(CLAIM, binding_hash=NEXT), False),
         (replace(CLAIM, paid=300_000_000), False),
         (replace(CLAIM, balance=0), False),
@@ -133,7 +148,7 @@ def test_settle(claim: ClaimView, due: bool) -> None:
 
 
 def test_draining_anchors_and_collects_everything() -> None:
-    claim = replace(CLAIM, used=1)
+    claim = replace(CLAIM, used=5_000_000)
     actions = decide(TERMS, replace(ENCLAVE, tree_size=6), NODE, (claim,), NOW, drain=True)
     assert actions == (Anchor(), Settle(claim.channel))
 

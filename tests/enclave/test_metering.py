@@ -124,7 +124,7 @@ def test_replay_guard_remembers_until_the_deadline() -> None:
 class MeterMachine(RuleBasedStateMachine):
     """Any order of admissions, charges and releases keeps the promises."""
 
-    @initialize(balance=st.integers(0, 400), paid=st.just(0))
+    @initialize(balance=st.integers(1, 400), paid=st.just(0))
     def start(self, balance: int, paid: int) -> None:
         self.wallet = Wallet()
         self.balance = balance

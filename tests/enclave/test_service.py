@@ -282,7 +282,7 @@ async def test_unreadable_requests_get_a_bare_error(start_node: Any) -> None:
     async with start_node() as (node, _), node.client() as client:
         for number, data, code in ((91, b"\xff", "malformed"), (92, b"", "malformed")):
             client.pending[number], client.replies[number] = client.pending[1], type(client.replies[1])()
-            await client.stream.write(wire.SessionRequest(request_number=number, open=data))
+            await client.write(wire.RequestFrame(request_number=number, open=data))
             assert (await client.wait(number)).error == code
         plain = client.plain()
         plain.receipt_salt = b"short"

@@ -23,17 +23,19 @@ async def test_a_slow_reader_gets_fewer_and_larger_frames(start_node: Any) -> No
         engine.step_s = 0.002
         plain = client.plain("a" * 100, stream=True)
         sealed, opener = seal_request([client.verified], plain.SerializeToString(), now=int(_now()))
-        frames: list[wire.SessionResponse] = []
+        frames: list[wire.ResponseFrame] = []
+        messages: list[wire.SessionResponse] = []
         done = asyncio.Event()
 
-        async def write(frame: wire.SessionResponse) -> None:
+        async def write(message: wire.SessionResponse) -> None:
             await asyncio.sleep(0.05)
-            frames.append(frame)
-            if frame.WhichOneof("frame") == "final":
+            messages.append(message)
+            frames.extend(message.frames)
+            if frames[-1].WhichOneof("frame") == "final":
                 done.set()
 
         async def requests() -> AsyncIterator[wire.SessionRequest]:
-            yield wire.SessionRequest(request_number=1, open=sealed)
+            yield _open(1, sealed)
             await done.wait()
 
         await Session(node.enclave.service).run(requests(), write)
@@ -41,6 +43,7 @@ async def test_a_slow_reader_gets_fewer_and_larger_frames(start_node: Any) -> No
         assert kinds[0] == "head"
         assert kinds[-1] == "final"
         assert 2 < len(kinds) < 40
+        assert [frame.WhichOneof("frame") for frame in messages[0].frames] == ["head", "data"]
         opener.head(frames[0].head)
         body = b"".join(opener.data(frame.data) for frame in frames[1:-1])
         events = [json.loads(part[6:]) for part in body.decode().split("\n\n") if part]
@@ -52,6 +55,10 @@ def _now() -> float:
     import time
 
     return time.time()
+
+
+def _open(number: int, sealed: bytes) -> wire.SessionRequest:
+    return wire.SessionRequest(frames=[wire.RequestFrame(request_number=number, open=sealed)])
 
 
 async def test_coalescing_holds_back_all_but_the_first_piece(start_node: Any) -> None:
@@ -68,16 +75,14 @@ async def test_coalescing_holds_back_all_but_the_first_piece(start_node: Any) ->
 async def test_frames_without_sense(start_node: Any) -> None:
     async with start_node() as (node, engine), node.client() as client:
         for at, frame in enumerate(
-            (wire.SessionRequest(request_number=70), wire.SessionRequest(request_number=71, cancel=True))
+            (wire.RequestFrame(request_number=70), wire.RequestFrame(request_number=71, cancel=True))
         ):
             client.pending[70 + at], client.replies[70 + at] = client.pending[1], Reply()
-            await client.stream.write(frame)
+            await client.write(frame)
         assert (await client.wait(70)).error == "malformed"
         engine.gate.clear()
         number = await client.send(client.plain())
-        await client.stream.write(
-            wire.SessionRequest(request_number=number, open=client.pending[number].sealed)
-        )
+        await client.write(wire.RequestFrame(request_number=number, open=client.pending[number].sealed))
         engine.gate.set()
         # The second use of a running number is refused, and its answer is told apart by nothing but order.
         assert client.replies[71].frames == 0
@@ -95,8 +100,8 @@ async def test_sessions_are_limited(start_node: Any) -> None:
     limits = Limits(sessions=1, channel_wait_s=0.3)
     async with start_node(limits=limits) as (node, _), node.client() as client:
         stream = node.inference.Session()
-        frame = await asyncio.wait_for(stream.read(), 10)
-        assert frame.error.code == "node_busy"
+        (frame,) = (await asyncio.wait_for(stream.read(), 10)).frames
+        assert (frame.request_number, frame.error.code) == (0, "node_busy")
         assert (await client.ask()).status == 200
 
 
@@ -110,8 +115,8 @@ async def test_an_idle_session_ends_and_a_busy_one_does_not(start_node: Any) -> 
             await asyncio.Event().wait()
             yield wire.SessionRequest()
 
-        async def write(_: wire.SessionResponse) -> None:
-            ended.append(_.WhichOneof("frame"))
+        async def write(message: wire.SessionResponse) -> None:
+            ended.extend(frame.WhichOneof("frame") for frame in message.frames)
 
         ended: list[Any] = []
         await asyncio.wait_for(Session(service, idle_s=0.2).run(silent(), write), 10)
@@ -120,7 +125,7 @@ async def test_an_idle_session_ends_and_a_busy_one_does_not(start_node: Any) -> 
         sealed, _ = seal_request([client.verified], plain.SerializeToString(), now=int(_now()))
 
         async def one() -> AsyncIterator[wire.SessionRequest]:
-            yield wire.SessionRequest(request_number=1, open=sealed)
+            yield _open(1, sealed)
             await asyncio.Event().wait()
 
         await asyncio.wait_for(Session(service, idle_s=0.2).run(one(), write), 20)
@@ -140,7 +145,7 @@ async def test_a_connection_that_breaks_while_writing_ends_the_session(start_nod
             raise ConnectionResetError
 
         async def one() -> AsyncIterator[wire.SessionRequest]:
-            yield wire.SessionRequest(request_number=1, open=sealed)
+            yield _open(1, sealed)
             await asyncio.Event().wait()
 
         await asyncio.wait_for(Session(node.enclave.service).run(one(), write), 10)

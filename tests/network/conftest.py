@@ -37,6 +37,9 @@ def served(net: Running) -> Iterator[Served]:
 
 
 @pytest.fixture
-def cocoon(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    """Runs `cocoon` in this process."""
-    return InProcess(capsys)
+def cocoon(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """Runs `cocoon` in this process, in an empty home."""
+    monkeypatch.delenv("COCOON_NETWORK", raising=False)
+    return InProcess(capsys, tmp_path / "home")

@@ -29,7 +29,7 @@ from cocoon_attestation.errors import UnsupportedError
 from cocoon_attestation.payment import parse_authorization, parse_claim
 from cocoon_cli.devnetwork import DevNetwork, DevSettings
 from cocoon_cli.processes import ManagedProcess
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import LiteChain, TransactionInfo
 from cocoon_ton.channel import parse_channel
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import NodeState, parse_node
@@ -109,15 +109,17 @@ class Outcome:
 class InProcess:
     """Runs `cocoon` in this process: quick, and any traceback becomes a failed test."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, capsys: pytest.CaptureFixture[str], home: Path) -> None:
         self._capsys = capsys
+        self.home = home
+        """``COCOON_HOME`` of the runs."""
 
     def __call__(self, *arguments: str | Path) -> Outcome:
         """Run one command line."""
         from cocoon_cli.__main__ import main
 
         self._capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        with environment(COCOON_HOME=str(self.home)), pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
         shown = self._capsys.readouterr()
         assert isinstance(stop.value.code, int)
@@ -332,6 +334,15 @@ class Running:
 
         return asyncio.run(main())
 
+    def transactions(self, account: bytes) -> list[TransactionInfo]:
+        """All transactions of an account, oldest first."""
+
+        async def main() -> list[TransactionInfo]:
+            async with LiteChain(self.network) as chain:
+                return list(reversed(await chain.transactions(_account(account), limit=1000)))
+
+        return asyncio.run(main())
+
     def books(self) -> dict[str, Book]:
         """Every channel that the enclave has a claim on, and what the chain says about it."""
 
@@ -405,6 +416,12 @@ def processes_of(home: Path) -> list[str]:
         if command and str(home).encode() in environ:
             found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
+
+
+def children(pid: int) -> list[int]:
+    """Processes that any thread of a process started and that still live."""
+    lists = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for found in lists for child in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,12 +34,9 @@ def original(demo: DemoRun) -> bytes:
 
 
 @pytest.fixture
-def verify(
-    demo: DemoRun, cocoon: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[bytes], Outcome]:
+def verify(demo: DemoRun, cocoon: InProcess, tmp_path: Path) -> Callable[[bytes], Outcome]:
     """Verify a document in this process, in the demo's home."""
-    monkeypatch.setenv("COCOON_HOME", str(demo.home))
-    monkeypatch.delenv("COCOON_NETWORK", raising=False)
+    cocoon.home = demo.home
     file = tmp_path / "bundle.json"
 
     def run(data: bytes) -> Outcome:
@@ -380,10 +377,9 @@ def test_a_huge_file_is_malformed(verify: Callable[[bytes], Outcome], original: 
 
 
 def test_a_network_that_this_machine_does_not_know_is_undecided(
-    cocoon: InProcess, original: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cocoon: InProcess, original: bytes, tmp_path: Path
 ) -> None:
     """The bundle brings its network's name and registry, and neither is believed."""
-    monkeypatch.setenv("COCOON_HOME", str(tmp_path / "fresh"))
     file = tmp_path / "bundle.json"
     file.write_bytes(original)
     found = cocoon("verify", "bundle", file, "--offline", "--json")

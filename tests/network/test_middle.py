@@ -36,14 +36,6 @@ def middle(net: Running, tmp_path: Path) -> Iterator[Relay]:
     end.close()
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A client that has never met the node."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("COCOON_HOME", str(home))
-    return home
-
-
 def _only_a_nonce_was_sent(middle: Relay) -> None:
     """He saw one message: GetEvidenceRequest with 32 random bytes. He could read it, so he can read."""
     (message,) = data_frames(bytes(middle.sent))
@@ -52,19 +44,17 @@ def _only_a_nonce_was_sent(middle: Relay) -> None:
     assert SECRET.encode() not in middle.sent
 
 
-def test_a_first_contact_is_refused_by_the_tls_key(
-    net: Running, middle: Relay, cocoon: InProcess, home: Path
-) -> None:
+def test_a_first_contact_is_refused_by_the_tls_key(net: Running, middle: Relay, cocoon: InProcess) -> None:
     found = cocoon("chat", SECRET, "--network", net.network_file, "--json")
     assert found.code == 10, found.out
     assert found.json["error"]["code"] == "evidence_rejected"
     # Every other check passes: he relays the genuine enclave's evidence.
     assert found.failed_checks() == {"tls.spki"}
     _only_a_nonce_was_sent(middle)
-    assert not (home / "client" / "dev" / "outbox.sqlite3").exists()  # and no money moved
+    assert not (cocoon.home / "client" / "dev" / "outbox.sqlite3").exists()  # and no money moved
 
 
-def test_verify_node_names_the_check(net: Running, middle: Relay, cocoon: InProcess, home: Path) -> None:
+def test_verify_node_names_the_check(net: Running, middle: Relay, cocoon: InProcess) -> None:
     found = cocoon("verify", "node", "--network", net.network_file, "--json")
     assert found.code == 10, found.out
     assert found.json["verdict"] == "rejected"
@@ -73,7 +63,7 @@ def test_verify_node_names_the_check(net: Running, middle: Relay, cocoon: InProc
 
 
 def test_after_the_certificate_was_fetched_it_is_too_late(
-    net: Running, middle: Relay, cocoon: InProcess, home: Path
+    net: Running, middle: Relay, cocoon: InProcess
 ) -> None:
     """He lets the first connection through, on which the certificate is read, and takes the second one."""
     relay = net.public

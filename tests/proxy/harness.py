@@ -331,7 +331,7 @@ class Script:
     delay_head_s: float = 0.0
     edit_receipt: Callable[[Receipt], Receipt] = lambda receipt: receipt
     edit_signed: Callable[[record_pb2.SignedReceipt], record_pb2.SignedReceipt] = lambda signed: signed
-    edit_frames: Callable[[list[wire.SessionResponse]], list[wire.SessionResponse]] | None = None
+    edit_frames: Callable[[list[wire.ResponseFrame]], list[wire.ResponseFrame]] | None = None
     """Changes all frames of an answer before they are sent."""
 
 
@@ -549,12 +549,12 @@ class _Inference(wire_rpc.InferenceServiceServicer):
     ) -> AsyncIterator[wire.SessionResponse]:
         enclave = self._enclave
         enclave.sessions += 1
-        out: asyncio.Queue[wire.SessionResponse | None] = asyncio.Queue()
+        out: asyncio.Queue[wire.ResponseFrame | None] = asyncio.Queue()
         cancels: dict[int, asyncio.Event] = {}
         tasks: set[asyncio.Task[None]] = set()
 
         async def read() -> None:
-            async for message in requests:
+            async for message in _frames(requests):
                 number = message.request_number
                 if message.WhichOneof("frame") == "cancel":
                     enclave.cancelled.append(number)
@@ -577,7 +577,7 @@ class _Inference(wire_rpc.InferenceServiceServicer):
             except SealingError:
                 out.put_nowait(_error(number, "sealing"))
                 return
-            messages = [wire.SessionResponse(request_number=number, **{k: v}) for k, v in frames]  # type: ignore[arg-type]
+            messages = [wire.ResponseFrame(request_number=number, **{k: v}) for k, v in frames]  # type: ignore[arg-type]
             if script.edit_frames is not None:
                 messages = script.edit_frames(messages)
             await asyncio.sleep(script.delay_head_s)
@@ -597,14 +597,21 @@ class _Inference(wire_rpc.InferenceServiceServicer):
         reader = asyncio.create_task(read())
         try:
             while (message := await out.get()) is not None:
-                yield message
+                yield wire.SessionResponse(frames=[message])
         finally:
             for task in (reader, *tasks):
                 task.cancel()
 
 
-def _error(number: int, code: str) -> wire.SessionResponse:
-    return wire.SessionResponse(
+async def _frames(requests: AsyncIterator[wire.SessionRequest]) -> AsyncIterator[wire.RequestFrame]:
+    async for message in requests:
+        assert message.frames
+        for frame in message.frames:
+            yield frame
+
+
+def _error(number: int, code: str) -> wire.ResponseFrame:
+    return wire.ResponseFrame(
         request_number=number, error=wire.SessionError(code=code, message=f"refused: {code}")
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytoniq_core import Address
 
 from cocoon_attestation.bundle import parse_bundle, verify_bundle
 from cocoon_attestation.errors import LogProofError, MalformedError, RejectedError, UnavailableError
@@ -120,3 +121,16 @@ async def test_facts_need_both_accounts(network: Network, enclave: FakeEnclave) 
         rest = {key: value for key, value in accounts.items() if key != missing}
         with pytest.raises(MalformedError):
             chain_facts(rest, network=network.config, node=enclave.node, block_time=1)
+
+
+async def test_a_contract_that_only_looks_like_a_node_proves_nothing(
+    network: Network, enclave: FakeEnclave
+) -> None:
+    """The same data at another address: a contract with other code, which can rewrite its log."""
+    network.anchor(enclave)
+    accounts = await proved(network, enclave)
+    genuine = accounts.pop(raw_address(enclave.identity.address))
+    fake = Address((0, b"\x5a" * 32))
+    accounts[raw_address(fake)] = replace(genuine, address=fake)
+    with pytest.raises(MalformedError, match="not a node contract"):
+        chain_facts(accounts, network=network.config, node=b"\x5a" * 32, block_time=1)

@@ -11,12 +11,14 @@ import pytest
 
 from cocoon_attestation.errors import PaymentError
 from cocoon_proxy import events as e
+from cocoon_proxy.config import ClientConfig, SessionConfig
 from cocoon_proxy.errors import (
     NodeBusyError,
     NodeUnavailableError,
     NoEligibleNodeError,
     OutcomeUnknownError,
 )
+from cocoon_proxy.payments import CHANNEL_RESERVE, MAX_REFUSED
 from cocoon_ton.channel import ChannelState, parse_channel
 
 if TYPE_CHECKING:
@@ -108,10 +110,36 @@ async def test_a_channel_that_the_node_has_not_seen_yet_is_waited_for(
 async def test_a_channel_with_too_little_is_topped_up_once(
     network: Network, enclave: FakeEnclave, harness: Any
 ) -> None:
-    enclave.script.refuse = [(402, "balance_too_low")]
     async with network.client() as client:
         await client.complete(CHAT, harness.body())
+        (row,) = await client.channels()
+        network.chain.accounts[row.id].balance = CHANNEL_RESERVE
+        enclave.script.refuse = [(402, "balance_too_low")]
+        await client.complete(CHAT, harness.body())
     assert len(network.of(e.ChannelToppedUp)) == 1
+
+
+async def test_a_node_that_denies_the_deposit_gets_no_second_one(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    """What is in a channel is on chain; the node's word for it moves no money."""
+    enclave.script.refuse = [(402, "balance_too_low")] * 2
+    async with network.client() as client:
+        await client.complete(CHAT, harness.body())
+    assert not network.of(e.ChannelToppedUp)
+    assert len(network.of(e.ChannelOpened)) == 1
+
+
+async def test_a_node_that_refuses_every_channel_gets_no_more_deposits(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    async with network.client() as client:
+        for _ in range(6):
+            enclave.script.refuse = [(402, "channel_unusable")] * 2
+            with pytest.raises(PaymentError):
+                await client.complete(CHAT, harness.body())
+            network.clock_offset += 400.0  # it is left alone for some time after each failure
+    assert len(network.of(e.ChannelOpened)) == MAX_REFUSED
 
 
 async def test_an_unusable_channel_is_replaced(
@@ -228,6 +256,17 @@ async def test_a_client_that_closes_mid_answer_leaves_no_open_request(
     assert row.account.lost > 0
 
 
+async def test_evidence_that_ends_within_seconds_is_not_asked_for_for_ever(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    config = ClientConfig(session=SessionConfig(limit_seconds=3, connect_seconds=5))
+    async with network.client(config) as client:
+        async with asyncio.timeout(10):
+            with pytest.raises(NodeUnavailableError, match="within seconds"):
+                await client.complete(CHAT, harness.body())
+    assert not enclave.requests
+
+
 # ---- money that is interrupted
 
 
@@ -236,6 +275,10 @@ async def test_a_crash_while_paying_pays_once(
     network: Network, enclave: FakeEnclave, harness: Any, moment: str
 ) -> None:
     if moment == "channel-top-up":
+        async with network.client() as client:
+            await client.complete(CHAT, harness.body())
+            (row,) = await client.channels()
+        network.chain.accounts[row.id].balance = CHANNEL_RESERVE
         enclave.script.refuse = [(402, "balance_too_low")]
     network.treasury.crash_after = moment
     with pytest.raises(RuntimeError):

@@ -90,3 +90,11 @@ def test_no_admissible_request_costs_more(
 def test_a_small_body_does_not_reserve_the_whole_context() -> None:
     info = RequestInfo(model="m", stream=True, max_tokens=10, choices=1, body_size=100)
     assert worst_cost(info, PRICES, 1_000_000) < worst_cost(info, PRICES, 10**9) + 1 < 10
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "a\\u0000b", "a\\nb"])
+def test_a_model_that_is_no_text_is_refused(name: str) -> None:
+    """JSON can hold what no log, database or answer can."""
+    body = f'{{"model": "{name}", "messages": []}}'.encode()
+    with pytest.raises(InvalidRequestError):
+        parse_request(CHAT_COMPLETIONS, body, max_bytes=1000)

@@ -16,12 +16,12 @@ def machine(expires_at: float = 1000.0) -> SessionMachine:
     return SessionMachine(binding_hash=bytes(32), expires_at=expires_at)
 
 
-def frame(number: int, kind: str, payload: bytes = b"x") -> wire.SessionResponse:
-    return wire.SessionResponse(request_number=number, **{kind: payload})  # type: ignore[arg-type]
+def frame(number: int, kind: str, payload: bytes = b"x") -> wire.ResponseFrame:
+    return wire.ResponseFrame(request_number=number, **{kind: payload})  # type: ignore[arg-type]
 
 
-def error(number: int, code: str = "node_busy") -> wire.SessionResponse:
-    return wire.SessionResponse(request_number=number, error=wire.SessionError(code=code, message="m"))
+def error(number: int, code: str = "node_busy") -> wire.ResponseFrame:
+    return wire.ResponseFrame(request_number=number, error=wire.SessionError(code=code, message="m"))
 
 
 def test_an_answer_passes_in_order_and_ends() -> None:
@@ -50,10 +50,10 @@ def test_numbers_are_never_used_twice() -> None:
         [frame(1, "data")],
         [frame(1, "final")],
         [frame(1, "head"), frame(1, "head")],
-        [wire.SessionResponse(request_number=1)],
+        [wire.ResponseFrame(request_number=1)],
     ],
 )
-def test_frames_against_the_rules_are_refused(frames: list[wire.SessionResponse]) -> None:
+def test_frames_against_the_rules_are_refused(frames: list[wire.ResponseFrame]) -> None:
     m = machine()
     m.open(b"")
     for good in frames[:-1]:
@@ -142,7 +142,7 @@ def test_arbitrary_frames_raise_only_malformed(frames: list[tuple[int, str]]) ->
         if kind == "error":
             message = error(number)
         else:
-            message = wire.SessionResponse(request_number=number)
+            message = wire.ResponseFrame(request_number=number)
             if kind:
                 message = frame(number, kind)
         try:

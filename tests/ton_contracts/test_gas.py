@@ -19,6 +19,7 @@ from cocoon_ton.cells import finish, read_dict, write_dict
 from cocoon_ton.emulator import EmulatedTransaction, SendResult
 
 from .conftest import MODEL, PRICES, RELEASE, TON, World, clone, deep_log, key
+from .pck_kit import measure_pck
 
 ROOT = Path(__file__).resolve().parents[2] / "ton_contracts"
 TOLERANCE = 0.02
@@ -94,6 +95,8 @@ def measure(world: World) -> dict[str, int]:
     numbers |= gas(execute, "Registry.execute")
     remove = registry_messages.remove_body(registry_messages.Removal.RELEASE, RELEASE.release_id)
     numbers |= gas(world.to_registry(world.governance, remove), "Registry.remove")
+    for name, result in measure_pck(world.chain).items():
+        numbers |= gas(SendResult(transactions=result.transactions[:1]), name)
     return numbers
 
 
@@ -199,6 +202,7 @@ def test_gas_constants_cover_what_was_measured() -> None:
     limits = {
         "Channel": constants("channel/fees.tolk")["CHANNEL_GAS"],
         "Node": constants("node/fees.tolk")["NODE_GAS"],
+        "Pck": constants("pck/fees.tolk")["PCK_GAS"],
         "Registry": constants("registry/fees.tolk")["REGISTRY_GAS"],
     }
     for name, value in snapshot.items():

@@ -20,6 +20,7 @@ from cocoon_attestation.errors import MalformedError, UnsupportedError
 REGISTRY = "Registry"
 NODE = "Node"
 CHANNEL = "Channel"
+PCK = "Pck"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class ContractCode:
     """One compiled contract."""
 
     name: str
-    """``Registry``, ``Node`` or ``Channel``."""
+    """``Registry``, ``Node``, ``Channel`` or ``Pck``."""
     boc: bytes
     """Bag of cells with the code."""
     code_hash: bytes
@@ -108,6 +109,11 @@ def node_code() -> ContractCode:
 def channel_code() -> ContractCode:
     """The channel contract."""
     return load_code(CHANNEL)
+
+
+def pck_code() -> ContractCode:
+    """The contract that checks quotes of one Intel platform."""
+    return load_code(PCK)
 
 
 def state_init(code: Cell, data: Cell) -> Cell:

@@ -54,3 +54,10 @@ class KeystoreError(ConfigError):
     """A key file is missing, unreadable, damaged, readable by others, or the passphrase is wrong."""
 
     code = "keystore"
+
+
+class UnprovableError(RejectedError):
+    """A signature, certificate chain or quote cannot pass the on-chain check, so no message is made."""
+
+    code = "unprovable"
+    default_hint = "the quote or its certificate chain is damaged, or of a kind that TVM cannot check"

@@ -25,6 +25,9 @@ CHANNEL_STORAGE: Final = 0xC0C00007
 ANCHOR: Final = 0xC0C00008
 REGISTRY_STORAGE: Final = 0xC0C00010
 NODE_STORAGE: Final = 0xC0C00011
+PCK_STORAGE: Final = 0xC0C00020
+ATTESTATION_RULE: Final = 0xC0C00021
+ATTESTATION_STATEMENT: Final = 0xC0C00022
 REGISTRY_ANNOUNCE: Final = 0xC0C10001
 REGISTRY_EXECUTE: Final = 0xC0C10002
 REGISTRY_CANCEL: Final = 0xC0C10003
@@ -62,6 +65,11 @@ CHANNEL_START_CLOSE: Final = 0xC0C30003
 CHANNEL_FINISH_CLOSE: Final = 0xC0C30004
 CHANNEL_PAID: Final = 0xC0C30101
 CHANNEL_CLOSED: Final = 0xC0C30102
+PCK_VERIFY: Final = 0xC0C40001
+PCK_ATTEST: Final = 0xC0C40002
+PCK_VERIFY_AND_ATTEST: Final = 0xC0C40003
+PCK_TOP_UP: Final = 0xC0C40004
+PCK_ATTESTED: Final = 0xC0C40101
 CHANGE_ANNOUNCED: Final = 0xC0CE1001
 CHANGE_EXECUTED: Final = 0xC0CE1002
 CHANGE_CANCELLED: Final = 0xC0CE1003
@@ -138,5 +146,24 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     409: ExitCode("Channel", "NotClosing", "nobody started to close"),
     410: ExitCode("Channel", "TooEarly", "the close delay is not over"),
     411: ExitCode("Channel", "Closed", "the channel is closed for good"),
+    500: ExitCode("Pck", "BadRelation", "the hint does not fit signature, digest and key"),
+    501: ExitCode("Pck", "BadSignature", "one of the two native checks fails"),
+    502: ExitCode("Pck", "WrongKey", "the hint is for another key"),
+    503: ExitCode("Pck", "BadCertificate", "not a certificate of the expected form"),
+    504: ExitCode("Pck", "CertificateTime", "a certificate is not valid at this time"),
+    505: ExitCode("Pck", "NotAnAuthority", "the issuing certificate is not one of a certificate authority"),
+    506: ExitCode("Pck", "WrongCertificate", "the certificate is not the one in this contract's address"),
+    507: ExitCode("Pck", "NotVerified", "the certificate chain was not shown yet"),
+    508: ExitCode("Pck", "BadChunks", "a cell of the quote or of the QE report has another length"),
+    509: ExitCode("Pck", "BadQuote", "not a TDX quote of a kind that is verified here"),
+    510: ExitCode("Pck", "BadModule", "the TDX module is not a production module of the vendor"),
+    511: ExitCode("Pck", "Debug", "the guest or the quoting enclave can be debugged"),
+    512: ExitCode("Pck", "BadEnclave", "not the quoting enclave of the rule, or another attestation key"),
+    513: ExitCode("Pck", "WrongRule", "the rule is for other platforms or another TDX module"),
+    514: ExitCode("Pck", "OldTcb", "a security version is below the rule's"),
+    515: ExitCode("Pck", "RuleExpired", "the rule or the certificate is not valid any more"),
+    516: ExitCode("Pck", "OldBeacon", "the challenge is not one of the recent masterchain blocks"),
+    517: ExitCode("Pck", "WrongReportData", "report data do not name this binding, this GPU evidence and this block"),
+    518: ExitCode("Pck", "TooLittleValue", "the message does not pay for its own processing"),
 }
 """By exit code of the compute phase; codes below 200 belong to TVM."""

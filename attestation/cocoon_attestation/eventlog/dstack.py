@@ -77,13 +77,13 @@ def _load(data: bytes) -> list[object]:
     if isinstance(document, dict):
         document = document.get("event_log")
         if isinstance(document, str):
-            document = _json(document.encode())
+            document = _json(document)
     if not isinstance(document, list) or not 1 <= len(document) <= MAX_EVENTS:
         raise MalformedError("the event log is not a list of events")
     return document
 
 
-def _json(data: bytes) -> object:
+def _json(data: bytes | str) -> object:
     try:
         return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

@@ -266,8 +266,8 @@ def _check_machine(checks: CheckList, parsed: Sequence[_Parsed], policy: GpuPoli
     )
     if FeatureFlag.PPCIE not in modes and not switches:
         return
-    if not switches and not policy.require_switches:
-        record.skip("gpu.topology", "the policy does not require the evidence of switches")
+    if not (gpus and switches) and not policy.require_switches:
+        record.skip("gpu.topology", "the policy does not require the evidence of both GPUs and switches")
         return
     problem = ppcie_problem([one.placed for one in gpus], [one.placed for one in switches])
     record("gpu.topology", problem is None, problem or "8 GPUs behind 4 switches")

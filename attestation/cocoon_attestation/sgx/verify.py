@@ -44,7 +44,7 @@ def verify_sgx_quote(
     """
     found = CheckList()
     # The library stops at a debuggable enclave, as it does at a debuggable TD: one fault, one check.
-    found.record("tdx.attributes", not quote.report.debug, "enclave debuggable" * quote.report.debug)
+    found.record("tdx.attributes", not quote.report.debug, "the enclave's DEBUG bit")
     platform = verify_quote(
         quote,
         collateral,

@@ -16,10 +16,26 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cocoon_attestation.errors import MalformedError
-from cocoon_attestation.evidence import TdxCollateralBytes
+from cocoon_attestation.evidence import MAX_CHAIN, MAX_CRL, MAX_SIGNED_JSON, TdxCollateralBytes
+from cocoon_attestation.types import exact_bytes
 
 MAX_CHAIN_LENGTH: Final = 4
 """Most certificates in one chain."""
+MAX_COLLATERAL: Final = 4 << 20
+"""Longest JSON file in bytes."""
+_TEXT_LIMITS: Final = {
+    "pck_crl_issuer_chain": MAX_CHAIN,
+    "tcb_info_issuer_chain": MAX_CHAIN,
+    "tcb_info": MAX_SIGNED_JSON,
+    "qe_identity_issuer_chain": MAX_CHAIN,
+    "qe_identity": MAX_SIGNED_JSON,
+}
+_HEX_LIMITS: Final = {
+    "root_ca_crl": MAX_CRL,
+    "pck_crl": MAX_CRL,
+    "tcb_info_signature": 64,
+    "qe_identity_signature": 64,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +111,40 @@ class Collateral:
         """Earliest next update of the four statements, Unix time in seconds."""
         statements = (self.tcb_info, self.qe_identity, self.root_crl, self.pck_crl)
         return min(statement.next_update for statement in statements)
+
+
+def load_collateral(data: bytes) -> TdxCollateralBytes:
+    """Read a JSON object with the nine fields of QuoteCollateralV3: texts, and bytes in hex.
+
+    Raises:
+        MalformedError: larger than 4 MiB, not such an object, a field that is missing, unknown or too
+            long, or bytes that are not hex.
+    """
+    if len(data) > MAX_COLLATERAL:
+        raise MalformedError(f"collateral: at most {MAX_COLLATERAL} bytes expected")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedError("collateral: not UTF-8") from error
+    table = _strict_json(text, "collateral")
+    if set(table) != _TEXT_LIMITS.keys() | _HEX_LIMITS.keys():
+        raise MalformedError("collateral: exactly the fields of QuoteCollateralV3 expected")
+    fields = _Fields(table, "collateral")
+    texts = {key: fields.bounded(key, limit) for key, limit in _TEXT_LIMITS.items()}
+    blobs = {key: fields.blob(key, limit) for key, limit in _HEX_LIMITS.items()}
+    for key in ("tcb_info_signature", "qe_identity_signature"):
+        exact_bytes(blobs[key], 64, key)
+    return TdxCollateralBytes(
+        pck_crl_issuer_chain=texts["pck_crl_issuer_chain"],
+        root_ca_crl=blobs["root_ca_crl"],
+        pck_crl=blobs["pck_crl"],
+        tcb_info_issuer_chain=texts["tcb_info_issuer_chain"],
+        tcb_info=texts["tcb_info"],
+        tcb_info_signature=blobs["tcb_info_signature"],
+        qe_identity_issuer_chain=texts["qe_identity_issuer_chain"],
+        qe_identity=texts["qe_identity"],
+        qe_identity_signature=blobs["qe_identity_signature"],
+    )
 
 
 def parse_collateral(source: TdxCollateralBytes) -> Collateral:
@@ -221,6 +271,18 @@ class _Fields:
         if not isinstance(value, str):
             raise MalformedError(f"{self._what}: {key} must be text")
         return value
+
+    def bounded(self, key: str, limit: int) -> str:
+        """ASCII text of 1 to `limit` characters."""
+        value = self.text(key)
+        if not 1 <= len(value) <= limit or not value.isascii():
+            raise MalformedError(f"{self._what}: {key} must be 1 to {limit} ASCII characters")
+        return value
+
+    def blob(self, key: str, limit: int) -> bytes:
+        """1 to `limit` bytes in hex."""
+        text = self.bounded(key, 2 * limit)
+        return self.hex(key, len(text) // 2)
 
     def number(self, key: str) -> int:
         value = self._table.get(key)

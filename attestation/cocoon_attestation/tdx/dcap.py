@@ -39,7 +39,12 @@ _ENCLAVE_FIELDS: Final = {
     "mr_signer": "mrsigner",
     "report_data": "report_data",
 }
-_TCB_MESSAGES: Final = ("No matching TCB level", "TCB status is invalid", "QE ISVSVN")
+_TCB_MESSAGES: Final = (
+    "No matching TCB level",
+    "TDX module TCB level",
+    "TCB status is invalid",
+    "QE ISVSVN",
+)
 """Refusals that concern the TCB level; they only choose the id of the failed check, never the verdict."""
 
 

@@ -39,7 +39,7 @@ def validate_td_report(
     validate_td_hardware(
         report, expected=matched or named, allowed_modules=policy.allowed_modules, checks=checks
     )
-    _owner(report, checks)
+    check_owner(report, checks)
     return matched
 
 
@@ -90,7 +90,7 @@ def _attributes(report: TdReport, expected: Release | None, checks: CheckList) -
         faults.append("a reserved bit is set")
     if expected is not None and report.td_attributes != expected.td_attributes:
         faults.append(f"release says {expected.td_attributes.hex()}")
-    verdict = "; ".join(faults) or "not debuggable, as the release says"
+    verdict = "; ".join(faults) or "not debuggable" + (", as the release says" if expected else "")
     checks.record(
         "tdx.attributes",
         not faults,
@@ -108,7 +108,7 @@ def _xfam(report: TdReport, expected: Release | None, checks: CheckList) -> None
     checks.record(
         "tdx.xfam",
         not faults,
-        f"XFAM {report.xfam.hex()}: {'; '.join(faults) or 'as the release'}",
+        f"XFAM {report.xfam.hex()}: {'; '.join(faults) or 'as the release' if expected else 'fixed bits set'}",
         inputs=(("xfam", report.xfam.hex()),),
     )
 
@@ -160,7 +160,8 @@ def _paravisor(report: TdReport, checks: CheckList) -> None:
     )
 
 
-def _owner(report: TdReport, checks: CheckList) -> None:
+def check_owner(report: TdReport, checks: CheckList) -> None:
+    """Record ``tdx.owner``: what the host may choose at creation is left at zero."""
     names = ("mrconfigid", "mrowner", "mrownerconfig")
     used = [name.upper() for name in names if any(getattr(report, name))]
     checks.record(

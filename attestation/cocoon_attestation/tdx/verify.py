@@ -152,7 +152,9 @@ def _collateral(
     )
 
 
-def _collateral_time(collateral: Collateral, policy: PlatformRequirements, now: int, checks: CheckList) -> None:
+def _collateral_time(
+    collateral: Collateral, policy: PlatformRequirements, now: int, checks: CheckList
+) -> None:
     windows = (
         ("TCB info", collateral.tcb_info.issue_date, collateral.tcb_info.next_update),
         ("QE identity", collateral.qe_identity.issue_date, collateral.qe_identity.next_update),

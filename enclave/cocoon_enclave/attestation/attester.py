@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from cocoon.v1 import evidence_pb2
-from cocoon_attestation.binding import KeyBinding, beacon_challenge, gpu_digest, report_data
+from cocoon_attestation.binding import KeyBinding, beacon_challenge, gpu_digest, gpu_nonce, report_data
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.evidence import parse_evidence
+from cocoon_attestation.gpu_summary import parse_gpu_summary
 from cocoon_attestation.reference import TeeKind
 from cocoon_attestation.rtmr3 import (
     CONFIG_EVENT,
@@ -57,13 +59,18 @@ class Attester(Protocol):
         ...
 
 
-def measure(attester: Attester, *, config_hash: bytes, models: list[bytes]) -> None:
-    """Extend the four kinds of events of a node without GPU, in their order. Call once, before serving.
+DeviceSource = Callable[[bytes], Sequence[evidence_pb2.DeviceEvidence]]
+"""Evidence of all GPUs and switches, in device order, for a 32-byte nonce that every device signs."""
+
+
+def measure(attester: Attester, *, config_hash: bytes, models: list[bytes], gpu: bytes = NO_GPU) -> None:
+    """Extend the four kinds of events, in their order. Call once, before serving.
 
     Args:
         attester: the TEE.
         config_hash: SHA-256 of the measured configuration, 32 bytes.
         models: model digests, 32 bytes each, all different.
+        gpu: payload of the GPU event: an encoded `GpuSummary`, after the GPUs were attested locally.
 
     Raises:
         MalformedError: a length is wrong, there is no model, or one is named twice.
@@ -71,10 +78,12 @@ def measure(attester: Attester, *, config_hash: bytes, models: list[bytes]) -> N
     events = [
         RuntimeEvent(name=CONFIG_EVENT, payload=config_hash),
         *(RuntimeEvent(name=MODEL_EVENT, payload=model) for model in models),
-        RuntimeEvent(name=GPU_EVENT, payload=NO_GPU),
+        RuntimeEvent(name=GPU_EVENT, payload=gpu),
         RuntimeEvent(name=READY_EVENT, payload=b""),
     ]
     parse_runtime_log(events)  # refuse before the register is spoilt
+    if gpu != NO_GPU:
+        parse_gpu_summary(gpu)
     for event in events:
         attester.extend(event.name, event.payload)
 
@@ -86,6 +95,7 @@ def make_evidence(
     seal_public_key: bytes,
     challenge: bytes = b"",
     beacon: tuple[int, bytes] | None = None,
+    devices: DeviceSource | None = None,
 ) -> bytes:
     """Serialized `cocoon.v1.Evidence` for a verifier's challenge, or for a masterchain block.
 
@@ -95,6 +105,7 @@ def make_evidence(
         seal_public_key: HPKE public key of the binding, 1216 bytes.
         challenge: the verifier's nonce, 32 bytes; empty if `beacon` is given.
         beacon: seqno and root hash of the block, for evidence to publish.
+        devices: asks the GPUs and switches of this node; None on a node without.
 
     Raises:
         ConfigError: both or neither of challenge and beacon.
@@ -108,7 +119,10 @@ def make_evidence(
     if beacon is not None:
         message.challenge = beacon_challenge(*beacon)
         message.beacon.seqno, message.beacon.root_hash = beacon
-    data = report_data(binding.hash, gpu_digest([]), message.challenge)
+    if devices is not None:
+        message.devices.extend(devices(gpu_nonce(binding.hash, message.challenge)))
+    shown = gpu_digest([device.report for device in message.devices])
+    data = report_data(binding.hash, shown, message.challenge)
     cpu = attester.attest(exact_bytes(data, REPORT_DATA_SIZE, "report data"))
     if isinstance(cpu, evidence_pb2.TdxEvidence):
         message.tdx.CopyFrom(cpu)

@@ -37,7 +37,9 @@ class ProcessGeneration:
         self._finish: FinishReason | None = None
         self._started = False
         self._error: EngineError | None = None
-        self._news = asyncio.Event()
+        self._news = False
+        self._reader: asyncio.Future[None] | None = None
+        """Set while the reader waits. A bare future: this is the path of every token."""
         self._done = False
 
     def abort(self) -> None:
@@ -50,13 +52,19 @@ class ProcessGeneration:
         self._tokens += tokens
         self._finish = finish
         self._started |= started
-        self._news.set()
+        self._wake()
 
     def fail(self, error: EngineError) -> None:
         """End with an error."""
         if self._finish is None:
             self._error = error
-            self._news.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._news = True
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         """Itself: there is one reader."""
@@ -70,8 +78,13 @@ class ProcessGeneration:
         """
         if self._done:
             raise StopAsyncIteration
-        await self._news.wait()
-        self._news.clear()
+        if not self._news:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        self._news = False
         if self._error is not None:
             self._done = True
             raise self._error

@@ -12,8 +12,11 @@ from pytoniq_core import Address
 from cocoon.v1 import evidence_pb2, host_service_pb2, host_service_pb2_grpc, payment_pb2
 from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.binding import beacon_challenge, parse_key_binding
-from cocoon_attestation.errors import CocoonError, ConfigError
+from cocoon_attestation.errors import CocoonError, ConfigError, PaymentError
 from cocoon_attestation.evidence import evidence_digest
+from cocoon_attestation.payment import PriceList
+from cocoon_enclave.host.backoff import Backoff
+from cocoon_enclave.host.channels import ChannelBook
 from cocoon_enclave.host.config import HostConfig
 from cocoon_enclave.host.plan import (
     Action,
@@ -30,7 +33,6 @@ from cocoon_enclave.host.treasury import Treasury
 from cocoon_enclave.host.views import (
     ChannelView,
     Claimed,
-    channel_view,
     claimed,
     enclave_view,
     node_state,
@@ -38,7 +40,6 @@ from cocoon_enclave.host.views import (
     own_channels,
 )
 from cocoon_ton.chain import ChainReader
-from cocoon_ton.channel import ChannelIdentity
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import NodeIdentity, NodeState, node_state_init
 from cocoon_ton.node_messages import (
@@ -55,6 +56,7 @@ from cocoon_ton.registry import parse_registry, policy_from_registry
 log = logging.getLogger(__name__)
 
 _RPC_TIMEOUT_S = 30.0
+_FACTS_PER_CALL = 1000
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class Snapshot:
     actions: tuple[Action, ...] = ()
     claims: tuple[Claimed, ...] = ()
     channels: dict[bytes, ChannelView] = field(default_factory=dict)
+    idle: bool = False
+    """No request is in flight."""
     error: str = ""
 
 
@@ -87,9 +91,12 @@ class HostAgent:
         self._treasury = treasury
         self._enclave = enclave
         self._clock = clock
-        self._identities: dict[bytes, ChannelIdentity] = {}
+        self._book = ChannelBook(chain)
+        self._backoff = Backoff()
         self._stop = asyncio.Event()
+        self._told: tuple[bytes, PriceList | None, bool] | None = None
         self.drain = False
+        """Finish: take no requests, anchor and collect everything; `run` returns when that is done."""
         self.snapshot = Snapshot()
         self.identity = NodeIdentity(
             global_id=network.global_id,
@@ -111,8 +118,10 @@ class HostAgent:
         """Repeat `step`. Errors are logged and retried: the next look starts from what is true then."""
         while not self._stop.is_set():
             try:
-                await self.step()
+                actions = await self.step()
                 self.snapshot.error = ""
+                if self.drain and not actions and self.snapshot.idle:
+                    return
             except CocoonError as error:
                 self.snapshot.error = error.code
                 log.warning("%s: %s %s", error.code, error, error.hint)
@@ -138,47 +147,83 @@ class HostAgent:
         listed = await call(
             self._enclave.ListClaims(host_service_pb2.ListClaimsRequest(), timeout=_RPC_TIMEOUT_S)
         )
-        claims = await self._update_channels(list(status.unknown_channels), list(listed.claims))
+        parameters = state.parameters if state is not None else None
+        claims = await self._update_channels(
+            list(status.unknown_channels),
+            list(listed.claims),
+            close_delay=parameters.close_delay if parameters is not None else 0,
+        )
         now = int(self._clock())
+        await self._tell_terms(enclave.binding_hash, state, now)
         actions = decide(
             self._config.terms,
             enclave,
             node_view(state, account.balance),
-            tuple(c.view for c in claims),
+            tuple(c.view for c in claims if not self._backoff.waits(Settle(c.view.channel), now)),
             now,
             drain=self.drain,
         )
+        actions = tuple(action for action in actions if not self._backoff.waits(action, now))
         self.snapshot = Snapshot(
-            node=state, actions=actions, claims=claims, channels=self.snapshot.channels, error=""
+            node=state,
+            actions=actions,
+            claims=claims,
+            channels=self.snapshot.channels,
+            idle=status.active_requests == 0,
+            error="",
         )
-        for action in actions:
-            await self._perform(action, state, status)
+        await self._perform_all(actions, state, status)
         return actions
 
+    async def _tell_terms(self, binding_hash: bytes, state: NodeState | None, now: int) -> None:
+        """Have the enclave charge the prices that count on chain now: clients refuse to pay more."""
+        prices = state.terms.prices_at(now) if state is not None and state.terms is not None else None
+        wanted = (binding_hash, prices, self.drain)
+        if wanted == self._told:
+            return
+        request = host_service_pb2.SetTermsRequest(drain=self.drain)
+        if prices is not None:
+            request.prices.CopyFrom(prices.to_proto())
+        await call(self._enclave.SetTerms(request, timeout=_RPC_TIMEOUT_S))
+        self._told = wanted
+
     async def _update_channels(
-        self, unknown: list[payment_pb2.ChannelIdentity], messages: list[host_service_pb2.ChannelClaim]
+        self,
+        unknown: list[payment_pb2.ChannelIdentity],
+        messages: list[host_service_pb2.ChannelClaim],
+        *,
+        close_delay: int,
     ) -> tuple[Claimed, ...]:
         claims = tuple(claimed(message) for message in messages)
-        for identity in (*own_channels(unknown, self.node_address), *(c.identity for c in claims)):
-            self._identities[bytes(identity.address.hash_part)] = identity
-        head = await self._chain.head()
-        views = {}
-        for account_id, identity in self._identities.items():
-            views[account_id] = channel_view(identity, await self._chain.account(identity.address, head))
-        changed = [v for k, v in views.items() if v != self.snapshot.channels.get(k)]
-        wanted = {v.account_id: v for v in changed}
-        for identity in own_channels(unknown, self.node_address):
-            view = views[bytes(identity.address.hash_part)]
-            wanted[view.account_id] = view
-        if wanted:
-            facts = [view.facts() for view in wanted.values()]
-            await call(
-                self._enclave.SetChannels(
-                    host_service_pb2.SetChannelsRequest(channels=facts), timeout=_RPC_TIMEOUT_S
-                )
-            )
+        asked = own_channels(unknown, self.node_address)
+        views = await self._book.look((*asked, *(c.identity for c in claims)))
+        changed = {id: view for id, view in views.items() if view != self.snapshot.channels.get(id)}
+        changed |= {id: views[id] for id in (bytes(identity.address.hash_part) for identity in asked)}
+        facts = [view.facts(close_delay) for view in changed.values()]
+        for at in range(0, len(facts), _FACTS_PER_CALL):
+            request = host_service_pb2.SetChannelsRequest(channels=facts[at : at + _FACTS_PER_CALL])
+            await call(self._enclave.SetChannels(request, timeout=_RPC_TIMEOUT_S))
         self.snapshot.channels = views
         return tuple(c.with_channel(views[bytes(c.identity.address.hash_part)]) for c in claims)
+
+    async def _perform_all(
+        self, actions: tuple[Action, ...], state: NodeState | None, status: host_service_pb2.GetStatusResponse
+    ) -> None:
+        """Do what is due. What a contract refuses, or the wallet cannot pay, does not stop the rest."""
+        failure: PaymentError | None = None
+        for action in actions:
+            try:
+                await self._perform(action, state, status)
+            except PaymentError as error:
+                self._backoff.failed(action, self._clock())
+                failure = failure or error
+            else:
+                self._backoff.worked(action)
+                if isinstance(action, Join):
+                    # The registry may still refuse, and the stake then comes back: not again at once.
+                    self._backoff.failed(action, self._clock())
+        if failure is not None:
+            raise failure
 
     async def _perform(
         self, action: Action, state: NodeState | None, status: host_service_pb2.GetStatusResponse
@@ -207,8 +252,10 @@ class HostAgent:
             prices=terms.prices,
             simulated=self._config.simulated,
         )
+        # A node that left, or that the registry refused, may join again: its history is longer then.
+        account = await self._chain.account(self.node_address)
         await self._treasury.pay(
-            key=f"join:{self.identity.account_id.hex()}",
+            key=f"join:{self.identity.account_id.hex()}:{account.last_tx_lt}",
             to=self.node_address,
             value=terms.stake + NODE_MESSAGE_VALUE,
             body=body,
@@ -253,13 +300,15 @@ class HostAgent:
         if registry.data is None:
             raise ConfigError("the registry of this network is not deployed")
         policy = policy_from_registry(parse_registry(registry.data), self._network.dev_root)
-        appraise(
+        verified = appraise(
             response.evidence,
             policy=policy,
             challenge=beacon_challenge(head.seqno, head.root_hash),
             now=int(self._clock()),
         )
         binding = parse_key_binding(status.key_binding)
+        if verified.binding_hash != binding.hash:
+            return  # the keys were rotated since the status was read; the next look decides anew
         body = attest_body(
             key_binding=status.key_binding,
             evidence_digest=evidence_digest(response.evidence),

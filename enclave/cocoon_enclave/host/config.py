@@ -5,15 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Final
 
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.payment import PriceList
 from cocoon_enclave.host.plan import HostTerms
-
-_NANO: Final = 10**9
+from cocoon_ton.amounts import parse_ton
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +37,7 @@ def load_host_config(path: Path) -> HostConfig:
     """Read ``host.toml``; relative paths are relative to it. Raises `ConfigError` naming the bad key."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     return parse_host_config(document, base=path.parent)
 
@@ -50,7 +47,7 @@ def parse_host_config(document: Mapping[str, object], *, base: Path) -> HostConf
     known = {
         "network", "host_service", "state", "endpoint", "models", "simulated", "salt", "stake",
         "working_balance", "prices", "poll_s", "anchor_every_s", "anchor_margin_s", "settle_above",
-        "renew_before_s", "settle_before_s",
+        "settle_minimum", "renew_before_s", "settle_before_s",
     }  # fmt: skip
     unknown = set(document) - known
     if unknown:
@@ -65,6 +62,7 @@ def parse_host_config(document: Mapping[str, object], *, base: Path) -> HostConf
         prices=_prices(document.get("prices", {})),
         stake=_amount(document, "stake"),
         settle_above=_amount(document, "settle_above", "0.2"),
+        settle_minimum=_amount(document, "settle_minimum", "0.005"),
         working_balance=_amount(document, "working_balance", "0.5"),
         **seconds,
     )
@@ -105,18 +103,21 @@ def _amount(document: Mapping[str, object], key: str, default: str | None = None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ConfigError(f'{key}: write an amount of TON as a string such as "10.5"')
     try:
-        nano = Decimal(str(value)) * _NANO
-    except InvalidOperation as error:
-        raise ConfigError(f"{key}: not an amount of TON") from error
-    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
-        raise ConfigError(f"{key}: not a whole, non-negative number of nanoton")
-    return int(nano)
+        return parse_ton(str(value))
+    except MalformedError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _prices(value: object) -> PriceList:
     if not isinstance(value, Mapping) or set(value) != {"prompt", "cached", "completion"}:
         raise ConfigError("prices: prompt, cached and completion are needed, nanoton per million tokens")
-    return PriceList(**{key: _integer(value, key, None) for key in ("prompt", "cached", "completion")})
+    return PriceList(**{name: _price(value[name], name) for name in ("prompt", "cached", "completion")})
+
+
+def _price(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise ConfigError(f"prices.{name}: a non-negative whole number of nanoton is needed")
+    return value
 
 
 def _digests(value: object) -> tuple[bytes, ...]:

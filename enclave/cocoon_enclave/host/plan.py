@@ -31,6 +31,9 @@ class HostTerms:
     """Longest time that a receipt waits for its anchor while the log grows."""
     anchor_margin_s: int = 120
     """How long before `anchor_by` an anchor is sent at the latest."""
+    settle_minimum: int = 5_000_000
+    """Unsettled amount below which a channel is not settled even if the claim is about to lapse: the fee
+    would be more than the payment, and clients could make the host pay it."""
     settle_above: int = 200_000_000
     """Unsettled amount from which a channel is settled: about 50 times the fee of doing so."""
     renew_before_s: int = 3600
@@ -57,6 +60,8 @@ class NodeView:
     """The node contract in proved chain state."""
 
     joined: bool
+    waiting: bool = False
+    """Joining or leaving: nothing to do until the registry answers or the stake is free."""
     working_balance: int
     """Balance apart from the stake, nanoton."""
     endpoint: str
@@ -136,13 +141,16 @@ def decide(
 ) -> tuple[Action, ...]:
     """The actions that are due at `now` (Unix seconds), in the order in which they must happen."""
     if not node.joined:
-        return (Join(),)
+        return () if node.waiting else (Join(),)
+    worth = max(1, min(terms.settle_minimum, terms.settle_above))
+    known = {node.current_binding, node.previous_binding} - {b""}
+    payable = [c for c in claims if c.due >= worth and c.valid_until > now and c.binding_hash in known]
+    settles = [Settle(c.channel) for c in payable if _settle_is_due(terms, node, c, now, drain=drain)]
     if node.working_balance < terms.working_minimum:
-        return (TopUp(),)
+        # Earnings may be all that the wallet has to pay for it.
+        return (*settles, TopUp())
     if not enclave.ready:
         return ()
-    known = {node.current_binding, node.previous_binding} - {b""}
-    payable = [c for c in claims if c.due > 0 and c.valid_until > now and c.binding_hash in known]
     rotates = enclave.binding_hash != node.current_binding
     if rotates:
         # Attesting drops the previous key; what it signed is collected first, and alone.
@@ -157,7 +165,7 @@ def decide(
         actions.append(UpdateTerms())
     if _anchor_is_due(terms, enclave, node, now, drain=drain):
         actions.append(Anchor())
-    actions.extend(Settle(c.channel) for c in payable if _settle_is_due(terms, node, c, now, drain=drain))
+    actions.extend(settles)
     return tuple(actions)
 
 

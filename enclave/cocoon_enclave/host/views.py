@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from pytoniq_core import Address
 
@@ -12,9 +13,13 @@ from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.payment import parse_authorization, parse_claim
 from cocoon_enclave.host.plan import ClaimView, EnclaveView, NodeView
 from cocoon_ton.chain import AccountState
-from cocoon_ton.channel import CLOSED, ChannelIdentity, ChannelState, parse_channel
+from cocoon_ton.channel import CLOSED, MIN_MESSAGE_VALUE, ChannelIdentity, ChannelState, parse_channel
 from cocoon_ton.code import channel_code
 from cocoon_ton.node import BondState, NodeState, parse_node
+
+CHANNEL_RESERVE: Final = MIN_MESSAGE_VALUE
+"""Part of a channel's balance that is not counted on, as clients do: it pays for the channel's storage, and
+the contract does not pay it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,7 @@ class ChannelView:
     identity: ChannelIdentity
     address: Address
     balance: int
+    """What may be spent, in nanoton: the balance less `CHANNEL_RESERVE`."""
     state: ChannelState | None
 
     @property
@@ -31,10 +37,21 @@ class ChannelView:
         """Account id, 32 bytes."""
         return bytes(self.address.hash_part)
 
-    def facts(self) -> host_service_pb2.ChannelFacts:
-        """What the enclave is told."""
-        if self.state is None or self.state.close_at == CLOSED:
+    @property
+    def closed(self) -> bool:
+        """True if it was closed for good."""
+        return self.state is not None and self.state.close_at == CLOSED
+
+    def facts(self, close_delay: int) -> host_service_pb2.ChannelFacts:
+        """What the enclave is told.
+
+        close_delay: shortest delay that leaves time to settle, in seconds. A channel that its client could
+        empty faster is as good as closed.
+        """
+        if self.state is None:
             return host_service_pb2.ChannelFacts(channel=self.account_id)
+        if self.closed or self.identity.close_delay < close_delay:
+            return host_service_pb2.ChannelFacts(channel=self.account_id, close_at=CLOSED)
         return host_service_pb2.ChannelFacts(
             channel=self.account_id,
             balance=self.balance,
@@ -55,7 +72,7 @@ class Claimed:
     def with_channel(self, channel: ChannelView) -> Claimed:
         """The same claim with what the chain says about its channel."""
         state = channel.state
-        if state is None or state.close_at == CLOSED:
+        if state is None or channel.closed:
             return self
         view = replace(self.view, paid=state.paid, balance=channel.balance, close_at=state.close_at)
         return replace(self, view=view)
@@ -84,6 +101,7 @@ def node_view(state: NodeState | None, balance: int) -> NodeView:
     if state is None or state.bond is not BondState.ACTIVE or state.terms is None:
         return NodeView(
             joined=False,
+            waiting=state is not None and state.bond in (BondState.JOINING, BondState.UNBONDING),
             working_balance=0,
             endpoint="",
             prices=None,
@@ -121,7 +139,10 @@ def channel_view(identity: ChannelIdentity, account: AccountState) -> ChannelVie
     if account.code_hash != channel_code().code_hash:
         raise MalformedError("channel: foreign code")
     return ChannelView(
-        identity=identity, address=address, balance=account.balance, state=parse_channel(account.data)
+        identity=identity,
+        address=address,
+        balance=max(0, account.balance - CHANNEL_RESERVE),
+        state=parse_channel(account.data),
     )
 
 

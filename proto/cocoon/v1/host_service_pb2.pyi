@@ -319,7 +319,7 @@ class SetTermsRequest(google.protobuf.message.Message):
     PRICES_FIELD_NUMBER: builtins.int
     DRAIN_FIELD_NUMBER: builtins.int
     drain: builtins.bool
-    """Refuse new requests and finish those in flight."""
+    """True: refuse new requests and finish those in flight. False: take requests again. Unset leaves it."""
     @property
     def prices(self) -> cocoon.v1.payment_pb2.PriceList:
         """New prices; unset leaves them."""
@@ -328,10 +328,11 @@ class SetTermsRequest(google.protobuf.message.Message):
         self,
         *,
         prices: cocoon.v1.payment_pb2.PriceList | None = ...,
-        drain: builtins.bool = ...,
+        drain: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prices", b"prices"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["drain", b"drain", "prices", b"prices"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drain", b"_drain", "drain", b"drain", "prices", b"prices"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drain", b"_drain", "drain", b"drain", "prices", b"prices"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_drain", b"_drain"]) -> typing.Literal["drain"] | None: ...
 
 Global___SetTermsRequest: typing_extensions.TypeAlias = SetTermsRequest
 

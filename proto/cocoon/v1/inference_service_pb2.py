@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!cocoon/v1/inference_service.proto\x12\tcocoon.v1\"S\n\x0eSessionRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x0e\n\x04open\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x66rame\"\x8d\x01\n\x0fSessionResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x0e\n\x04head\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05\x66inal\x18\x04 \x01(\x0cH\x00\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.cocoon.v1.SessionErrorH\x00\x42\x07\n\x05\x66rame\"-\n\x0cSessionError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2X\n\x10InferenceService\x12\x44\n\x07Session\x12\x19.cocoon.v1.SessionRequest\x1a\x1a.cocoon.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!cocoon/v1/inference_service.proto\x12\tcocoon.v1\"9\n\x0eSessionRequest\x12\'\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x17.cocoon.v1.RequestFrame\"Q\n\x0cRequestFrame\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x0e\n\x04open\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x66rame\";\n\x0fSessionResponse\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.cocoon.v1.ResponseFrame\"\x8b\x01\n\rResponseFrame\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x0e\n\x04head\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05\x66inal\x18\x04 \x01(\x0cH\x00\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.cocoon.v1.SessionErrorH\x00\x42\x07\n\x05\x66rame\"-\n\x0cSessionError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2X\n\x10InferenceService\x12\x44\n\x07Session\x12\x19.cocoon.v1.SessionRequest\x1a\x1a.cocoon.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cocoon.v1.inference_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSIONREQUEST']._serialized_start=48
-  _globals['_SESSIONREQUEST']._serialized_end=131
-  _globals['_SESSIONRESPONSE']._serialized_start=134
-  _globals['_SESSIONRESPONSE']._serialized_end=275
-  _globals['_SESSIONERROR']._serialized_start=277
-  _globals['_SESSIONERROR']._serialized_end=322
-  _globals['_INFERENCESERVICE']._serialized_start=324
-  _globals['_INFERENCESERVICE']._serialized_end=412
+  _globals['_SESSIONREQUEST']._serialized_end=105
+  _globals['_REQUESTFRAME']._serialized_start=107
+  _globals['_REQUESTFRAME']._serialized_end=188
+  _globals['_SESSIONRESPONSE']._serialized_start=190
+  _globals['_SESSIONRESPONSE']._serialized_end=249
+  _globals['_RESPONSEFRAME']._serialized_start=252
+  _globals['_RESPONSEFRAME']._serialized_end=391
+  _globals['_SESSIONERROR']._serialized_start=393
+  _globals['_SESSIONERROR']._serialized_end=438
+  _globals['_INFERENCESERVICE']._serialized_start=440
+  _globals['_INFERENCESERVICE']._serialized_end=528
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,9 @@ isort:skip_file
 Sealed requests and answers over one stream per client connection."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import sys
 import typing
@@ -18,6 +20,26 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class SessionRequest(google.protobuf.message.Message):
+    """What the client has to say at once: 1 to 256 frames, in order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRAMES_FIELD_NUMBER: builtins.int
+    @property
+    def frames(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestFrame]:
+        """Frames of any requests of the session."""
+
+    def __init__(
+        self,
+        *,
+        frames: collections.abc.Iterable[Global___RequestFrame] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["frames", b"frames"]) -> None: ...
+
+Global___SessionRequest: typing_extensions.TypeAlias = SessionRequest
+
+@typing.final
+class RequestFrame(google.protobuf.message.Message):
     """A frame from the client."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -26,7 +48,7 @@ class SessionRequest(google.protobuf.message.Message):
     OPEN_FIELD_NUMBER: builtins.int
     CANCEL_FIELD_NUMBER: builtins.int
     request_number: builtins.int
-    """Chosen by the client, unique within the session."""
+    """Chosen by the client, at least 1, unique within the session."""
     open: builtins.bytes
     """Start: a serialized SealedRequest."""
     cancel: builtins.bool
@@ -42,10 +64,30 @@ class SessionRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cancel", b"cancel", "frame", b"frame", "open", b"open", "request_number", b"request_number"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["open", "cancel"] | None: ...
 
-Global___SessionRequest: typing_extensions.TypeAlias = SessionRequest
+Global___RequestFrame: typing_extensions.TypeAlias = RequestFrame
 
 @typing.final
 class SessionResponse(google.protobuf.message.Message):
+    """Everything that was ready when the message was made: 1 to 256 frames. Frames of one request are in order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRAMES_FIELD_NUMBER: builtins.int
+    @property
+    def frames(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ResponseFrame]:
+        """Frames of any requests of the session."""
+
+    def __init__(
+        self,
+        *,
+        frames: collections.abc.Iterable[Global___ResponseFrame] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["frames", b"frames"]) -> None: ...
+
+Global___SessionResponse: typing_extensions.TypeAlias = SessionResponse
+
+@typing.final
+class ResponseFrame(google.protobuf.message.Message):
     """A frame from the enclave."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -56,7 +98,7 @@ class SessionResponse(google.protobuf.message.Message):
     FINAL_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     request_number: builtins.int
-    """The client's number."""
+    """The client's number; 0 for the session as a whole, with `error` only."""
     head: builtins.bytes
     """First chunk: 32-byte salt, then ciphertext of the padded ResponseHead."""
     data: builtins.bytes
@@ -80,7 +122,7 @@ class SessionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["data", b"data", "error", b"error", "final", b"final", "frame", b"frame", "head", b"head", "request_number", b"request_number"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["head", "data", "final", "error"] | None: ...
 
-Global___SessionResponse: typing_extensions.TypeAlias = SessionResponse
+Global___ResponseFrame: typing_extensions.TypeAlias = ResponseFrame
 
 @typing.final
 class SessionError(google.protobuf.message.Message):

@@ -45,7 +45,7 @@ def create_app(backend: Backend, config: GatewayConfig, *, keep_alive_s: float =
             Route("/v1/cocoon/receipts/{id}", routes.receipt, methods=["GET"]),
         ],
         middleware=[Middleware(Guard, config=config)],
-        exception_handlers={HTTPException: _http_error, CocoonError: _cocoon_error},
+        exception_handlers={HTTPException: _http_error, CocoonError: _cocoon_error, Exception: _unexpected},
     )
 
 
@@ -285,6 +285,12 @@ async def _http_error(_: Request, error: Exception) -> Response:
         error.status_code, error.detail, kind="invalid_request_error", code="unknown_url"
     )
     return Response(found.content, error.status_code, media_type=_JSON)
+
+
+async def _unexpected(_: Request, __: Exception) -> Response:
+    """A defect of the gateway. What was sent may have been charged for, so nobody repeats it unasked."""
+    found = openai.plain_error(500, "the gateway failed unexpectedly", kind="api_error", code="internal")
+    return Response(found.content, found.status, headers={"x-should-retry": "false"}, media_type=_JSON)
 
 
 async def _send_head(send: Send, status: int, headers: Mapping[str, str]) -> None:

@@ -160,13 +160,18 @@ class Smith:
         shards: Cell | None = None,
         seqno: int | None = None,
         workchain: int = MASTERCHAIN,
+        prefix: str = "",
+        admits_key: bool = True,
     ) -> Forged:
-        """The next block; with `members` a key block that hands over to them."""
+        """The next block; with `members` a key block that hands over to them.
+
+        `admits_key` False: a key block whose header does not say so.
+        """
         is_key = key or members is not None
         self.members = members or self.members
         number = seqno or (self.blocks[-1].id.seqno + 1 if self.blocks else self.first_seqno)
         state = self._state(number, shards)
-        cell = self._block(number, is_key, state, workchain)
+        cell = self._block(number, is_key, state, workchain, prefix, admits_key)
         made = Forged(
             id=BlockId(
                 workchain=MASTERCHAIN,
@@ -194,11 +199,14 @@ class Smith:
 
     # ---- cells
 
-    def _block(self, seqno: int, is_key: bool, state: Cell, workchain: int) -> Cell:
+    def _block(
+        self, seqno: int, is_key: bool, state: Cell, workchain: int, prefix: str, admits_key: bool
+    ) -> Cell:
         info = begin_cell().store_uint(0x9BC7A987, 32).store_uint(0, 32)
-        info.store_bit(int(workchain != MASTERCHAIN)).store_uint(0, 5).store_bit(int(is_key)).store_bit(0)
+        info.store_bit(int(workchain != MASTERCHAIN)).store_uint(0, 5)
+        info.store_bit(int(is_key and admits_key)).store_bit(0)
         info.store_uint(0, 8).store_uint(seqno, 32).store_uint(0, 32)
-        info.store_uint(0, 8).store_int(workchain, 32).store_uint(0, 64)
+        info.store_uint(len(prefix), 8).store_int(workchain, 32).store_bits(prefix.ljust(64, "0"))
         info.store_uint(self.utime + seqno, 32).store_uint(seqno, 64).store_uint(seqno, 64)
         info.store_uint(0, 96).store_uint(self.last_key, 32).store_ref(Cell.empty())
         custom = begin_cell().store_uint(0xCCA5, 16).store_bit(int(is_key)).store_bit(0)

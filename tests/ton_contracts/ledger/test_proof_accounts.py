@@ -10,16 +10,18 @@ from pytoniq_core import Address, Cell, begin_cell
 
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.devnet import Devnet
+from cocoon_ton.devnet.dictionary import plain_dict
 from cocoon_ton.errors import ChainProofError
 from cocoon_ton.lite.server import Server
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.proof.accounts import AccountProof, ProvedAccount, verify_account
 from cocoon_ton.proof.answers import block_id_query, compare_shard_block, parse_account_answer
-from cocoon_ton.proof.blocks import ProvedBlock
+from cocoon_ton.proof.blocks import ProvedBlock, open_header
 from cocoon_ton.proof.boc import write_boc
 from cocoon_ton.proof.tree import merkle_proof
+from cocoon_ton.values import BlockRef
 
-from .conftest import ALICE, ALICE_BALANCE, NOBODY
+from .conftest import ALICE, ALICE_BALANCE, GLOBAL_ID, NOBODY, Smith
 
 
 @dataclasses.dataclass
@@ -153,6 +155,23 @@ async def test_masterchain_account(material: Material) -> None:
         shards=None, header=master.proof, path=merkle_proof(begin_cell().end_cell()), state=None
     )
     assert "something else" in material.refused(address, proof)
+
+
+@pytest.mark.parametrize(("prefix", "held"), [("0", False), ("1", True), ("", True)])
+def test_shard_block_must_hold_the_account(smith: Smith, prefix: str, held: bool) -> None:
+    """A masterchain that lists a block of the wrong shard under the account's way."""
+    shard = smith.add(workchain=0, prefix=prefix)
+    part = begin_cell().store_bit(0).store_uint(0xA, 4).store_uint(shard.id.seqno, 32).store_uint(0, 160)
+    leaf = part.store_bytes(shard.id.root_hash).store_bytes(shard.id.file_hash).end_cell()
+    head = smith.add(shards=plain_dict([(0, leaf)], 32))
+    header, _ = open_header(head.proof, head.id, GLOBAL_ID)
+    ref = BlockRef(
+        seqno=head.id.seqno, root_hash=head.id.root_hash, file_hash=head.id.file_hash, utime=header.utime
+    )
+    proof = AccountProof(shards=head.state_proof, header=shard.proof, path=shard.state_proof, state=None)
+    message = "another shard" if held else "does not hold"  # the state is no shard's: refused later
+    with pytest.raises(ChainProofError, match=message):
+        verify_account(ref, header, GLOBAL_ID, ALICE, proof)
 
 
 class TestAnswer:

@@ -80,6 +80,11 @@ class TestForward:
             smith, [smith.forward(smith.init, middle), smith.forward(middle, head)], head
         )
 
+    def test_key_block_must_say_so_in_its_header(self, smith: Smith) -> None:
+        start = smith.add(key=True, admits_key=False)
+        head = smith.add()
+        assert "not a key block" in rejected(smith, [smith.forward(start, head)], head, start=start)
+
     def test_goes_forward_only(self, smith: Smith) -> None:
         old = smith.init
         newer = smith.add(key=True)
@@ -153,6 +158,13 @@ class TestBack:
         other = Smith(validators(1), first_seqno=1000)
         stranger = other.add()
         assert "does not list" in rejected(smith, [smith.back(head, stranger)], stranger, start=head)
+
+    def test_every_field_of_the_listed_block_is_compared(self, smith: Smith) -> None:
+        old, head = smith.add(), smith.add()
+        renamed = dataclasses.replace(old.id, file_hash=bytes(32))
+        link = BackLink(to=renamed, header=head.proof, state=head.state_proof)
+        with pytest.raises(ChainProofError, match="does not list"):
+            verify_walk(ChainWalker(GLOBAL_ID), head.id, [link], renamed, old.proof)
 
     def test_seqno_that_is_not_listed(self, smith: Smith) -> None:
         head = smith.add()

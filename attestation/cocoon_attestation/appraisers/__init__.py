@@ -1,0 +1,1 @@
+"""The parts of an appraisal: TDX, SEV-SNP, GPUs. `cocoon_attestation.appraisal` composes them."""
