@@ -270,7 +270,7 @@ class World:
         """A receipt at the end of the log, due in an hour."""
         values: dict[str, object] = {
             "node": bytes(self.node.hash_part),
-            "binding_hash": self.binding_hash,
+            "binding_hash": changes.get("binding_hash") or self.binding_hash,
             "request_commitment": b"\x21" * 32,
             "response_commitment": b"\x22" * 32,
             "model": MODEL,
