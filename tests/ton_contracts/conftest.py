@@ -335,7 +335,12 @@ class World:
         return self.to_node(sender or self.owner, body, value)
 
     def slash(self, receipt: Receipt, *, sender: Address | None = None, value: int = TON) -> SendResult:
-        body = node_messages.slash_body(receipt.hash, query_id=14)
+        return self.slash_hash(receipt.hash, sender=sender, value=value)
+
+    def slash_hash(
+        self, receipt_hash: bytes, *, sender: Address | None = None, value: int = TON
+    ) -> SendResult:
+        body = node_messages.slash_body(receipt_hash, query_id=14)
         return self.to_node(sender or self.stranger, body, value)
 
     def conflict(
