@@ -207,7 +207,10 @@ class HostAgent:
         return tuple(c.with_channel(views[bytes(c.identity.address.hash_part)]) for c in claims)
 
     async def _perform_all(
-        self, actions: tuple[Action, ...], state: NodeState | None, status: host_service_pb2.GetStatusResponse
+        self,
+        actions: tuple[Action, ...],
+        state: NodeState | None,
+        status: host_service_pb2.GetStatusResponse,
     ) -> None:
         """Do what is due. What a contract refuses, or the wallet cannot pay, does not stop the rest."""
         failure: PaymentError | None = None
