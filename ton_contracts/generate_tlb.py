@@ -17,6 +17,7 @@ FILES = (
     "lib/fees.tolk",
     "registry/parameters.tolk",
     "node/storage.tolk",
+    "node/history.tolk",
     "registry/storage.tolk",
     "registry/messages.tolk",
     "node/messages.tolk",
@@ -29,17 +30,19 @@ FILES = (
 _STRUCT = re.compile(
     r"^((?:/// [^\n]*\n)*)struct (?:\(0x([0-9a-f]{8})\) )?(\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL
 )
-_FIELD = re.compile(r"^ {4}(\w+): ([^=\n/]+?)(?: = \w+)?(?: +// .*)?$", re.MULTILINE)
+_FIELD = re.compile(r"^ {4}(\w+): ([^=\n/]+?)(?: = (?:\w+|\[\]))?(?: +// .*)?$", re.MULTILINE)
 _SIMPLE = {
     "coins": "Coins",
     "bool": "Bool",
     "cell": "^Cell",
     "address": "MsgAddressInt",
+    "cell?": "(Maybe ^Cell)",
+    "RemainingBitsAndRefs": "Any",
     "address?": "MsgAddress",  # addr_none or addr_std
 }
 _HEAD = """// TL-B of the contracts and of the records that they check.
 // Generated from ton_contracts/contracts by generate_tlb.py: do not edit.
-// Coins, MsgAddress, HashmapE and Maybe are those of TON's block.tlb.
+// Any is the rest of a cell. Coins, MsgAddress, HashmapE and Maybe are those of TON's block.tlb.
 """
 
 

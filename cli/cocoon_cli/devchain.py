@@ -24,17 +24,23 @@ if TYPE_CHECKING:
     from cocoon_enclave.models.demo import FetchedModel
 
 NANO = 10**9
-PARAMETERS = RegistryParameters(
-    min_stake=10 * NANO,
-    anchor_within=3600,
-    challenge_window=86_400,
-    response_window=3600,
-    close_delay=60,
-    price_delay=60,
-    max_nodes=100,
-    timelock=5,
-)
-"""A real network has days where this has seconds."""
+
+
+def parameters(treasury: Address) -> RegistryParameters:
+    """Parameters of a development registry: a real network has days where this has seconds."""
+    return RegistryParameters(
+        min_stake=10 * NANO,
+        anchor_within=3600,
+        challenge_window=86_400,
+        response_window=3600,
+        close_delay=60,
+        price_delay=60,
+        max_nodes=100,
+        timelock=5,
+        penalty=2 * NANO,
+        bounty_permille=500,
+        treasury=treasury,
+    )
 
 
 async def deploy_registry(
@@ -70,7 +76,7 @@ async def deploy_registry(
     genesis = RegistryGenesis(
         global_id=network.global_id,
         governance=faucet.address,
-        parameters=PARAMETERS,
+        parameters=parameters(faucet.address),
         policy=RegistryPolicy(
             tee_kinds=frozenset({release.tee}),
             min_tcb_evaluation=EVALUATION_NUMBER,

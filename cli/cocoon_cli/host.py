@@ -122,7 +122,7 @@ def _wallet(config: HostConfig, global_id: int) -> Wallet:
 async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
     import grpc.aio
 
-    from cocoon.v1 import host_service_pb2_grpc
+    from cocoon.v1 import attestation_service_pb2_grpc, host_service_pb2_grpc
     from cocoon_enclave.host.agent import HostAgent
     from cocoon_enclave.host.treasury import open_treasury
 
@@ -139,6 +139,7 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
             chain=chain,
             treasury=treasury,
             enclave=host_service_pb2_grpc.HostServiceStub(channel),
+            records=attestation_service_pb2_grpc.AttestationServiceStub(channel),
             clock=time.time,
         )
 

@@ -257,6 +257,10 @@ class Enclave:
     async def _serve_host(self, service: Service, evidence: EvidenceMaker) -> int:
         server = grpc.aio.server()
         host_service_pb2_grpc.add_HostServiceServicer_to_server(Host(service, evidence), server)
+        # The host answers challenges with the proofs that anybody may ask for.
+        attestation_service_pb2_grpc.add_AttestationServiceServicer_to_server(
+            Attestation(service, evidence), server
+        )
         port = server.add_insecure_port(service.config.server.host)
         await server.start()
         self._servers.append(server)

@@ -72,7 +72,7 @@ async def export_bundle(
     if listed is None:
         raise UnavailableError("the registry no longer lists the node, so its address is not known")
     evidence = await _published_evidence(receipt, node, ledger, listed.terms.endpoint, connect_s, now)
-    async with _Node(listed.terms.endpoint, connect_s) as records:
+    async with NodeConnection(listed.terms.endpoint, connect_s) as records:
         proof = await records.inclusion(receipt.id, node.log.tree_size)
     _check_inclusion(receipt, node, proof)
     document = await chain.export_proof((network.registry_address, _address(receipt.node)), head)
@@ -172,7 +172,7 @@ async def _published_evidence(
     kept = await durable(lambda: ledger.evidence(receipt.binding_hash, "published"))
     if kept is not None and _matches(kept.evidence, recorded):
         return kept.evidence
-    async with _Node(endpoint, connect_s) as records:
+    async with NodeConnection(endpoint, connect_s) as records:
         evidence = await records.evidence(receipt.binding_hash)
     if not _matches(evidence, recorded):
         raise RejectedError("the node's published evidence is not what its contract recorded")
@@ -216,7 +216,7 @@ def _address(id: bytes) -> Address:
     return Address((0, id))
 
 
-class _Node:
+class NodeConnection:
     """Public records of a node. The connection needs no appraisal: what comes over it proves itself."""
 
     def __init__(self, endpoint: str, connect_s: float) -> None:

@@ -140,6 +140,7 @@ class World:
             chain=self.chain,  # type: ignore[arg-type]
             treasury=self.treasury,  # type: ignore[arg-type]
             enclave=None,  # type: ignore[arg-type]
+            records=None,  # type: ignore[arg-type]
             clock=lambda: self.now,
         )
         self.node = self.agent.identity.account_id
@@ -186,7 +187,7 @@ class World:
             ),
             parameters=RegistryParameters(
                 min_stake=1, anchor_within=3600, challenge_window=1, response_window=1, close_delay=600,
-                price_delay=1, max_nodes=9, timelock=1,
+                price_delay=1, max_nodes=9, timelock=1, penalty=1, bounty_permille=1, treasury=OWNER,
             ),
         )  # fmt: skip
 

@@ -12,11 +12,13 @@ from cocoon_attestation.payment import PriceList
 from cocoon_enclave.host.plan import (
     Anchor,
     Attest,
+    ChallengeView,
     ClaimView,
     EnclaveView,
     HostTerms,
     Join,
     NodeView,
+    Respond,
     Settle,
     TopUp,
     UpdateTerms,
@@ -70,7 +72,7 @@ def test_the_node_is_given_money_for_anchors_before_it_runs_out() -> None:
 
 
 def test_a_node_that_joins_or_leaves_is_left_alone() -> None:
-    assert decide(TERMS, ENCLAVE, replace(NODE, joined=False, waiting=True), (CLAIM,), NOW) == ()
+    assert decide(TERMS, ENCLAVE, replace(NODE, joined=False, waiting=True), (), NOW) == ()
 
 
 def test_dust_under_a_leaving_key_does_not_hold_the_new_binding_up() -> None:
@@ -161,3 +163,46 @@ def test_due_never_exceeds_what_was_signed_or_held(used: int, cap: int, paid: in
     claim = replace(CLAIM, used=used, cap=cap, paid=paid, balance=balance)
     assert 0 <= claim.due <= balance
     assert paid + claim.due <= max(paid, min(used, cap))
+
+
+CHALLENGE = ChallengeView(receipt_hash=b"r" * 32, index=3, tree_size=5, root=b"t" * 32, deadline=NOW + 100)
+
+
+def test_challenges_are_answered_before_everything() -> None:
+    later = replace(CHALLENGE, deadline=NOW + 200)
+    node = replace(NODE, challenges=(later, CHALLENGE), working_balance=0)
+    assert decide(TERMS, ENCLAVE, node, (), NOW) == (Respond(CHALLENGE), Respond(later), TopUp())
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        replace(NODE, joined=False, waiting=True),
+        replace(NODE, joined=False, waiting=True, current_binding=b"", previous_binding=b""),
+        replace(NODE, current_binding=NEXT),
+    ],
+)
+def test_challenges_are_answered_in_every_state_of_the_bond(node: NodeView) -> None:
+    actions = decide(TERMS, replace(ENCLAVE, ready=False), replace(node, challenges=(CHALLENGE,)), (), NOW)
+    assert actions[0] == Respond(CHALLENGE)
+
+
+def test_an_answer_that_comes_too_late_is_not_paid_for() -> None:
+    node = replace(NODE, challenges=(CHALLENGE,))
+    assert decide(TERMS, ENCLAVE, node, (), CHALLENGE.deadline) == (Respond(CHALLENGE),)
+    assert decide(TERMS, ENCLAVE, node, (), CHALLENGE.deadline + 1) == ()
+
+
+def test_a_node_that_left_still_anchors_and_collects() -> None:
+    leaving = replace(NODE, joined=False, waiting=True)
+    grown = replace(ENCLAVE, tree_size=6, anchor_by=NOW + 60)
+    assert decide(TERMS, grown, leaving, (CLAIM,), NOW) == (Settle(CLAIM.channel), Anchor())
+    poor = replace(leaving, working_balance=1)
+    assert decide(TERMS, grown, poor, (), NOW) == (TopUp(),)
+    assert decide(TERMS, ENCLAVE, poor, (), NOW) == ()
+    assert decide(TERMS, replace(grown, ready=False), leaving, (), NOW) == ()
+
+
+def test_a_node_that_waits_for_its_first_answer_does_nothing() -> None:
+    joining = replace(NODE, joined=False, waiting=True, current_binding=b"", previous_binding=b"")
+    assert decide(TERMS, replace(ENCLAVE, tree_size=6, anchor_by=NOW + 60), joining, (), NOW) == ()

@@ -67,6 +67,9 @@ PARAMETERS = RegistryParameters(
     price_delay=300,
     max_nodes=16,
     timelock=120,
+    penalty=2 * TON,
+    bounty_permille=500,
+    treasury=Address((0, b"\x77" * 32)),
 )
 _INIT_BLOCK = {
     "workchain": -1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,11 +23,12 @@ from cocoon_attestation.payment import (
     sign_authorization,
     sign_claim,
 )
+from cocoon_attestation.receipt import Receipt, sign_receipt
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_ton import channel, node_messages, registry_messages
 from cocoon_ton.cells import finish, read_dict, write_dict
 from cocoon_ton.channel import ChannelIdentity, ChannelState, parse_channel
-from cocoon_ton.code import channel_code, node_code, registry_code, state_init
+from cocoon_ton.code import channel_code, contract_address, node_code, registry_code, state_init
 from cocoon_ton.emulator import (
     EmulatedTransaction,
     Emulator,
@@ -51,6 +53,10 @@ RELEASE = Release(
     td_attributes=b"\x00" * 8,
     xfam=b"\x00" * 8,
 )
+TREASURY = contract_address(
+    Builder().end_cell(), finish(Builder().store_bytes(hashlib.sha256(b"treasury").digest()))
+)
+"""Address of `TestChain.treasury("treasury")`."""
 PARAMETERS = RegistryParameters(
     min_stake=10 * TON,
     anchor_within=3600,
@@ -60,6 +66,9 @@ PARAMETERS = RegistryParameters(
     price_delay=300,
     max_nodes=3,
     timelock=120,
+    penalty=2 * TON,
+    bounty_permille=500,
+    treasury=TREASURY,
 )
 POLICY = RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17)
 PRICES = PriceList(prompt=100, cached=10, completion=400)
@@ -255,6 +264,100 @@ class World:
         )
         return self.to_node(self.stranger, body, value)
 
+    # ---- disputes
+
+    def receipt(self, **changes: object) -> Receipt:
+        """A receipt at the end of the log, due in an hour."""
+        values: dict[str, object] = {
+            "node": bytes(self.node.hash_part),
+            "binding_hash": changes.get("binding_hash") or self.binding_hash,
+            "request_commitment": b"\x21" * 32,
+            "response_commitment": b"\x22" * 32,
+            "model": MODEL,
+            "prompt_tokens": 10,
+            "cached_tokens": 0,
+            "completion_tokens": 5,
+            "status": 200,
+            "channel": bytes(self.channel.hash_part),
+            "amount": 3000,
+            "cumulative": 3000,
+            "index": self.tree.size,
+            "issued_at": self.chain.now,
+            "anchor_by": self.chain.now + PARAMETERS.anchor_within,
+        }
+        return Receipt(**(values | changes))  # type: ignore[arg-type]
+
+    @property
+    def binding_hash(self) -> bytes:
+        """Of the binding that the contract has as the current one."""
+        record = self.node_state().key
+        assert record is not None
+        return record.binding_hash
+
+    def issue(self, **changes: object) -> Receipt:
+        """A receipt that the enclave puts into its log."""
+        receipt = self.receipt(**changes)
+        self.tree.append(receipt.hash)
+        return receipt
+
+    def signed(self, receipt: Receipt, signer: Ed25519PrivateKey | None = None) -> record_pb2.SignedReceipt:
+        return sign_receipt(receipt, signer or self.receipt_key)
+
+    def challenge(
+        self,
+        receipt: Receipt,
+        *,
+        signer: Ed25519PrivateKey | None = None,
+        sender: Address | None = None,
+        value: int = TON,
+    ) -> SendResult:
+        body = node_messages.challenge_body(self.signed(receipt, signer), query_id=12)
+        return self.to_node(sender or self.client, body, value)
+
+    def proof(self, receipt: Receipt) -> tuple[bytes, ...]:
+        """The answer to an open challenge."""
+        for challenge in self.node_state().challenges:
+            if challenge.receipt_hash == receipt.hash:
+                return tuple(self.tree.inclusion_proof(challenge.index, challenge.tree_size))
+        raise AssertionError("no such challenge")
+
+    def respond(
+        self,
+        receipt: Receipt,
+        proof: tuple[bytes, ...] | None = None,
+        *,
+        sender: Address | None = None,
+        value: int = TON,
+    ) -> SendResult:
+        body = node_messages.respond_body(
+            receipt_hash=receipt.hash, proof=self.proof(receipt) if proof is None else proof, query_id=13
+        )
+        return self.to_node(sender or self.owner, body, value)
+
+    def slash(self, receipt: Receipt, *, sender: Address | None = None, value: int = TON) -> SendResult:
+        body = node_messages.slash_body(receipt.hash, query_id=14)
+        return self.to_node(sender or self.stranger, body, value)
+
+    def conflict(
+        self,
+        first: Checkpoint,
+        second: Checkpoint,
+        *,
+        signers: tuple[Ed25519PrivateKey, Ed25519PrivateKey] | None = None,
+        bindings: tuple[bytes, bytes] | None = None,
+        value: int = TON,
+    ) -> SendResult:
+        keys = signers or (self.receipt_key, self.receipt_key)
+        hashes = bindings or (self.binding_hash, self.binding_hash)
+        body = node_messages.conflict_body(
+            first=sign_checkpoint(first, keys[0]),
+            first_binding=hashes[0],
+            second=sign_checkpoint(second, keys[1]),
+            second_binding=hashes[1],
+            query_id=15,
+        )
+        return self.to_node(self.stranger, body, value)
+
     # ---- channel
 
     def open_channel(self, value: int = 5 * TON, sender: Address | None = None) -> SendResult:
@@ -327,6 +430,40 @@ class World:
         return self.chain.send_internal(self.channel, value, body, sender=sender or self.node)
 
 
+def clone(world: World) -> World:
+    """The same registry and node, before its first anchor, on a chain of their own."""
+    chain = TestChain(emulator=world.chain.emulator, now=world.chain.now)
+    chain.treasury("treasury")
+    for address in (world.registry, world.node):
+        account = world.chain.account(address)
+        chain.add_account(address, account.balance, code=account.code, data=account.data)
+    return World(
+        chain=chain,
+        genesis=world.genesis,
+        owner=chain.treasury("owner"),
+        client=chain.treasury("client"),
+        stranger=chain.treasury("stranger"),
+        receipt_key=world.receipt_key,
+    )
+
+
+def deep_log(world: World, receipt: Receipt, levels: int) -> tuple[bytes, ...]:
+    """Anchor a full tree of 2^levels leaves in which only the receipt is known; returns its inclusion proof."""
+    proof = tuple(hashlib.sha256(b"sibling %d" % level).digest() for level in range(levels))
+    node = hashlib.sha256(b"\x00" + receipt.hash).digest()
+    for level, sibling in enumerate(proof):
+        left, right = (sibling, node) if receipt.index >> level & 1 else (node, sibling)
+        node = hashlib.sha256(b"\x01" + left + right).digest()
+    order = Anchor(
+        first_size=0,
+        first_root=bytes(32),
+        checkpoint=world.checkpoint(tree_size=1 << levels, root=node),
+        proof=(),
+    )
+    assert world.anchor(order).success
+    return proof
+
+
 @pytest.fixture(scope="session")
 def emulator() -> Emulator:
     """An emulator of the test network; skipped where the npm packages are not installed."""
@@ -344,6 +481,7 @@ def world(emulator: Emulator) -> Iterator[World]:
     After every test, balances and collected fees together must be what was put in.
     """
     chain = TestChain(emulator=emulator)
+    assert chain.treasury("treasury") == TREASURY
     genesis = RegistryGenesis(
         global_id=GLOBAL_ID,
         governance=chain.treasury("governance"),

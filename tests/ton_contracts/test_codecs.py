@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytoniq_core import Address, Builder, Cell, HashMap, MessageAny, Slice, StateInit
 
-from cocoon_attestation.anchor import Anchor
+from cocoon_attestation.anchor import Anchor, proof_cell
 from cocoon_attestation.binding import KeyBinding
-from cocoon_attestation.checkpoint import Checkpoint
+from cocoon_attestation.checkpoint import Checkpoint, sign_checkpoint
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.payment import Authorization, Claim, PriceList
 from cocoon_ton import channel, node, node_messages, opcodes, registry
@@ -35,7 +35,7 @@ from cocoon_ton.code import contract_address, state_init
 from cocoon_ton.node import NodeIdentity, RegistryParameters
 from cocoon_ton.proof.boc import write_boc
 
-from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, World
+from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, World, key
 
 PARAMETERS_BOC = write_boc([PARAMETERS.cell])
 TLB = (Path(__file__).resolve().parents[2] / "ton_contracts" / "cocoon.tlb").read_text(encoding="utf-8")
@@ -224,8 +224,10 @@ def test_node_initial_data(identity: NodeIdentity) -> None:
     fields = ("global_id", "code_version", "registry", "owner", "salt")
     cell = encode("NodeIdentity", {name: getattr(identity, name) for name in fields})
     assert identity.cell.hash == cell.hash
-    zero = {"bond": 0, "unlock_at": 0, "stake": 0, "tree_size": 0, "root": 0, "anchored_at": 0}
-    data = encode("NodeStorage", zero | {"identity": cell, "terms": None, "key": None, "parameters": None})
+    zero = dict.fromkeys(
+        ("bond", "unlock_at", "stake", "deposits", "open_challenges", "tree_size", "root", "anchored_at"), 0
+    )
+    data = encode("NodeStorage", zero | {"identity": cell, "key": None, "history": None, "rest": None})
     assert identity.initial_data.hash == data.hash
     state = node.parse_node(data)
     assert state.identity == identity
@@ -345,8 +347,46 @@ def test_bodies(paying: World) -> None:
             {"signature": b"\x01" * 64, "anchor": record_to_ton(order.cell)},
         ),
     ]
-    for body, kind, values in pairs:
+    for body, kind, values in (*pairs, *dispute_bodies(paying)):
         assert body.hash == encode(kind, values).hash, kind
+
+
+def dispute_bodies(world: World) -> list[tuple[Cell, str, dict[str, Any]]]:
+    """Messages of challenges and conflicts."""
+    receipt, proof = world.signed(world.receipt()), (b"\x05" * 32,) * 4
+    first = sign_checkpoint(world.checkpoint(), world.receipt_key)
+    second = sign_checkpoint(world.checkpoint(tree_size=3), world.receipt_key)
+    cells = [
+        encode(
+            "SignedCheckpoint",
+            {
+                "binding_hash": hash,
+                "signature": signed.signature,
+                "checkpoint": Cell.one_from_boc(signed.checkpoint),
+            },
+        )
+        for hash, signed in ((MODEL, first), (b"\x06" * 32, second))
+    ]
+    return [
+        (
+            node_messages.challenge_body(receipt, 1),
+            "NodeChallenge",
+            {"query_id": 1, "signature": receipt.signature, "receipt": Cell.one_from_boc(receipt.receipt)},
+        ),
+        (
+            node_messages.respond_body(receipt_hash=MODEL, proof=proof, query_id=2),
+            "NodeRespond",
+            {"query_id": 2, "receipt_hash": MODEL, "proof": record_to_ton(proof_cell(proof))},
+        ),
+        (node_messages.slash_body(MODEL, 3), "NodeSlash", {"query_id": 3, "receipt_hash": MODEL}),
+        (
+            node_messages.conflict_body(
+                first=first, first_binding=MODEL, second=second, second_binding=b"\x06" * 32, query_id=4
+            ),
+            "NodeConflict",
+            {"query_id": 4, "first": cells[0], "second": cells[1]},
+        ),
+    ]
 
 
 def test_registry_bodies(world: World) -> None:
@@ -525,7 +565,19 @@ def test_parsers_raise_malformed_only(data: st.DataObject, states: tuple[Cell, C
 
 @pytest.fixture
 def states(paying: World) -> tuple[Cell, Cell, Cell]:
-    """Data of a registry with a node and a pending change, of that node, and of its channel."""
+    """Data of a registry with a node, of that node with all that it can keep, and of its channel."""
+    paying.to_node(paying.stranger, node_messages.top_up_body())
+    for number in (3, 4, 5):
+        paying.chain.warp(60)
+        paying.receipt_key = key(number)
+        paying.attest()
+    receipts = [paying.issue(), paying.issue()]
+    for _ in range(12):
+        assert paying.anchor().success
+        paying.grow(1)
+        paying.chain.warp(300)
+    paying.chain.warp(PARAMETERS.anchor_within)
+    assert all(paying.challenge(receipt).success for receipt in receipts)
     return paying.data(paying.registry), paying.data(paying.node), paying.data(paying.channel)
 
 

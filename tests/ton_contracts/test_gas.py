@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from cocoon_ton import channel, node_messages, registry_messages
 from cocoon_ton.cells import finish, read_dict, write_dict
 from cocoon_ton.emulator import EmulatedTransaction, SendResult
 
-from .conftest import MODEL, PRICES, RELEASE, TON, World, key
+from .conftest import MODEL, PRICES, RELEASE, TON, World, clone, deep_log, key
 from .pck_kit import measure_pck
 
 ROOT = Path(__file__).resolve().parents[2] / "ton_contracts"
@@ -38,6 +39,7 @@ def measure(world: World) -> dict[str, int]:
     world.deploy_registry()
     numbers |= gas(world.join(), "Node.join", "Registry.node_update new", "Node.acknowledge join")
     numbers |= gas(world.attest(), "Node.attest first", "Registry.node_update", "Node.acknowledge")
+    numbers |= measure_disputes(clone(world))
     world.chain.warp(60)
     world.receipt_key = key(3)
     numbers |= gas(
@@ -98,6 +100,30 @@ def measure(world: World) -> dict[str, int]:
     return numbers
 
 
+def measure_disputes(world: World) -> dict[str, int]:
+    """Receipts that are shown, and receipts that are not."""
+    numbers: dict[str, int] = {}
+    world.to_node(world.stranger, node_messages.top_up_body())
+    receipt = world.receipt(index=777_777)
+    proof = deep_log(world, receipt, 20)
+    late = world.receipt(index=1 << 20)
+    world.chain.warp(3601)
+    numbers |= gas(world.challenge(receipt), "Node.challenge")
+    numbers |= gas(world.respond(receipt, proof), "Node.respond 20 levels")
+    numbers |= gas(
+        world.challenge(late),
+        "Node.challenge unanchored",
+        "Registry.node_leave slashed",
+        "Node.excesses slashed",
+    )
+    world.challenge(receipt)
+    world.chain.warp(1801)
+    numbers |= gas(world.slash(receipt), "Node.slash")
+    pair = (world.checkpoint(tree_size=9), world.checkpoint(tree_size=9, root=b"\x01" * 32))
+    numbers |= gas(world.conflict(*pair), "Node.conflict")
+    return numbers
+
+
 def test_gas_is_what_the_snapshot_says(world: World) -> None:
     snapshot: dict[str, int] = json.loads((ROOT / "gas.json").read_text(encoding="utf-8"))
     measured = measure(world)
@@ -130,13 +156,19 @@ def test_an_anchor_depends_on_the_proof_and_not_on_the_batch(active: World) -> N
 
 
 def test_checks_before_accepting_an_anchor_fit_into_the_credit(active: World) -> None:
-    """10 000 gas are lent; with the previous key the checks take longest."""
+    """10 000 gas are lent; with the previous key the checks take longest.
+
+    A proof where none is needed is refused right after accepting, so little more is counted.
+    """
     active.to_node(active.stranger, node_messages.top_up_body())
     active.chain.warp(5)
     old, active.receipt_key = active.receipt_key, key(3)
     active.attest()
     active.grow(1)
-    assert active.anchor(signer=old).first.gas_used < 9000
+    order = dataclasses.replace(active.anchor_order(), proof=(bytes(32),))
+    result = active.anchor(order, signer=old)
+    assert result.first.exit_code == 313
+    assert result.first.gas_used < 7500
 
 
 # ---- the constants that contracts demand fees by
@@ -174,8 +206,117 @@ def test_gas_constants_cover_what_was_measured() -> None:
         "Registry": constants("registry/fees.tolk")["REGISTRY_GAS"],
     }
     for name, value in snapshot.items():
-        if "anchor" not in name:
+        if name in ("Node.slash", "Node.conflict"):
+            assert value <= constants("node/fees.tolk")["SLASH_GAS"], name
+        elif not re.search("anchor|challenge|respond", name):
             assert value <= limits[name.partition(".")[0]], name
+
+
+def test_attesting_is_paid_for_with_as_many_keys_as_are_kept(active: World) -> None:
+    dearest = 0
+    for number in range(129):
+        active.chain.warp(1)
+        active.receipt_key = key(2 + number)
+        result = active.attest()
+        if not result.success:
+            break
+        dearest = max(dearest, result.first.gas_used)
+    assert len(active.node_state().retired.keys) >= 64
+    assert dearest <= constants("node/fees.tolk")["NODE_GAS"], dearest
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 3, 4, 7, 20, 21, 40, 63])
+def test_the_price_of_an_answer_covers_its_gas(active: World, levels: int) -> None:
+    fees = constants("node/fees.tolk")
+    active.to_node(active.stranger, node_messages.top_up_body())
+    receipt = active.receipt(index=(1 << levels) // 3)
+    proof = deep_log(active, receipt, levels)
+    active.chain.warp(3601)
+    assert active.challenge(receipt).success
+    result = active.respond(receipt, proof)
+    assert result.success
+    limit = fees["RESPOND_GAS"] + 3 * (max(0, levels - 1) // 3 + 1) * fees["INCLUSION_HASH_GAS"]
+    assert result.first.gas_used <= limit
+    if levels <= 20:
+        assert result.first.gas_used <= 20_000
+
+
+def test_a_deposit_pays_for_an_answer(active: World) -> None:
+    """Half of it covers everything that a wallet spends on an answer of 20 levels, and 5 000 gas of its own."""
+    active.to_node(active.stranger, node_messages.top_up_body())
+    receipt = active.receipt(index=777_777)
+    proof = deep_log(active, receipt, 20)
+    active.chain.warp(3601)
+    active.challenge(receipt)
+    (challenge,) = active.node_state().challenges
+    owner = active.chain.balance(active.owner)
+    assert active.respond(receipt, proof).success
+    gain = active.chain.balance(active.owner) - owner
+    body = node_messages.respond_body(receipt_hash=receipt.hash, proof=proof)
+    cells, bits = size(body)
+    forward = 400_000 + 400 * bits + 40_000 * cells  # prices of the test configuration
+    assert gain >= forward + 5_000 * 400
+    assert gain < challenge.deposit // 2
+
+
+@pytest.mark.parametrize("anchors", [1, 15, 130])
+def test_a_challenge_costs_a_little_more_for_every_ten_anchors_since(active: World, anchors: int) -> None:
+    active.to_node(active.stranger, node_messages.top_up_body(), 20 * TON)
+    receipt = active.issue(anchor_by=active.chain.now + 1)
+    for _ in range(anchors):
+        active.anchor()
+        active.grow(1)
+        active.chain.warp(30)
+    result = active.challenge(receipt)
+    assert result.success
+    assert result.first.gas_used <= 15_200 + 480 * (anchors // 10)
+
+
+def least(world: World, send: Callable[[World, int], SendResult]) -> int:
+    """Least value (to 0.0001 TON) that the node accepts a message with."""
+    low, high = 0, 2 * TON
+    while high - low > TON // 10_000:
+        middle = (low + high) // 2
+        if send(fork(world), middle).first.success:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def fork(world: World) -> World:
+    """The same node and registry, log included, on a chain of their own."""
+    other = clone(world)
+    other.tree = world.tree
+    return other
+
+
+@pytest.mark.parametrize("case", ["challenge", "unanchored", "respond", "slash", "conflict"])
+def test_whoever_disputes_pays_for_it_and_not_the_node(active: World, case: str) -> None:
+    """At the least value that is accepted, the working balance loses nothing but storage fees."""
+    active.to_node(active.stranger, node_messages.top_up_body())
+    receipt = active.receipt(index=777_777)
+    proof = deep_log(active, receipt, 20)
+    late = active.receipt(index=1 << 20)
+    active.chain.warp(3601)
+    if case in ("respond", "slash"):
+        active.challenge(receipt)
+    if case == "slash":
+        active.chain.warp(1801)
+    pair = (active.checkpoint(tree_size=9), active.checkpoint(tree_size=9, root=b"\x01" * 32))
+    sends: dict[str, Callable[[World, int], SendResult]] = {
+        "challenge": lambda w, v: w.challenge(receipt, value=v),
+        "unanchored": lambda w, v: w.challenge(late, value=v),
+        "respond": lambda w, v: w.respond(receipt, proof, value=v),
+        "slash": lambda w, v: w.slash(receipt, value=v),
+        "conflict": lambda w, v: w.conflict(*pair, value=v),
+    }
+    world = fork(active)
+    before = world.chain.balance(world.node) - world.node_state().held
+    result = sends[case](world, least(active, sends[case]))
+    assert result.success, result.exit_codes
+    after = world.chain.balance(world.node) - world.node_state().held
+    assert after >= before - TON // 2000
 
 
 @pytest.mark.parametrize("leaves", [1, 7, 63, 64, 65, 511, 512, 2047])
@@ -192,9 +333,15 @@ def test_the_price_of_an_anchor_covers_its_gas(active: World, leaves: int) -> No
 
 
 def test_storage_constants_cover_the_accounts(paying: World) -> None:
-    paying.chain.warp(5)
-    paying.receipt_key = key(3)
-    paying.attest()
+    paying.to_node(paying.stranger, node_messages.top_up_body(), 20 * TON)
+    for number in range(12):
+        paying.chain.warp(5)
+        paying.receipt_key = key(3 + number)
+        paying.attest()
+    for _ in range(300):
+        paying.chain.warp(20)
+        paying.grow(1)
+        assert paying.anchor().success
     for address, path, prefix in (
         (paying.channel, "channel/fees.tolk", "CHANNEL"),
         (paying.node, "node/fees.tolk", "NODE"),

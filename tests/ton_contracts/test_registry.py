@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
-from pytoniq_core import Builder, Cell, Slice
+from pytoniq_core import Address, Builder, Cell, Slice
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.reference import Release, TeeKind
@@ -127,7 +127,7 @@ def test_announcements_are_bounded(registry: World) -> None:
     assert len(registry.registry_state().pending) == 32
 
 
-PARAMETER_FAULTS = [
+PARAMETER_FAULTS: list[dict[str, object]] = [
     {"timelock": 0},
     {"timelock": 90 * 86_400 + 1},
     {"anchor_within": 0},
@@ -138,12 +138,15 @@ PARAMETER_FAULTS = [
     {"close_delay": 30 * 86_400 + 1},
     {"price_delay": 30 * 86_400 + 1},
     {"max_nodes": 0},
+    {"response_window": 59},
+    {"bounty_permille": 501},
+    {"treasury": Address((-1, b"\x01" * 32))},
 ]
 
 
 @pytest.mark.parametrize("fault", PARAMETER_FAULTS)
-def test_parameters_out_of_bounds_are_refused(registry: World, fault: dict[str, int]) -> None:
-    bad = dataclasses.replace(PARAMETERS, **fault)
+def test_parameters_out_of_bounds_are_refused(registry: World, fault: dict[str, object]) -> None:
+    bad = dataclasses.replace(PARAMETERS, **fault)  # type: ignore[arg-type]
     change = finish(begin(opcodes.SET_PARAMETERS).store_ref(bad.cell))
     assert announce(registry, change).first.exit_code == 202
     with pytest.raises(ConfigError):

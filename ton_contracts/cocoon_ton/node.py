@@ -7,7 +7,7 @@ Rules: ``docs/spec/contracts.md``.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytoniq_core import Address, Builder, Cell, StateInit
@@ -18,6 +18,14 @@ from cocoon_attestation.types import nanoton, sint, uint
 from cocoon_ton import opcodes
 from cocoon_ton.cells import Reader, finish
 from cocoon_ton.code import contract_address, node_code
+from cocoon_ton.enforcement import (
+    AnchorHistory,
+    Challenge,
+    RetiredKeys,
+    parse_challenges,
+    parse_history,
+    parse_retired,
+)
 
 CODE_VERSION: Final = 1
 """Version of the node code in this package, as registries list it."""
@@ -83,10 +91,12 @@ class NodeIdentity:
             .store_uint(BondState.IDLE, 8)
             .store_uint(0, 32)  # unlock_at
             .store_coins(0)  # stake
+            .store_coins(0)  # deposits
+            .store_uint(0, 8)  # open challenges
             .store_uint(0, 64)  # tree size
             .store_uint(0, 256)  # root
             .store_uint(0, 32)  # anchored_at
-            .store_bits("000")  # terms, key, parameters
+            .store_bits("000")  # key, history, rest
         )
 
     @property
@@ -167,6 +177,12 @@ class RegistryParameters:
     max_nodes: int
     timelock: int
     """Between announcement and execution of a change; never 0."""
+    penalty: int
+    """What a withheld receipt costs the stake, nanoton."""
+    bounty_permille: int
+    """Part of a penalty that goes to whoever proved the fault."""
+    treasury: Address
+    """Gets the rest of a penalty."""
 
     @property
     def cell(self) -> Cell:
@@ -181,6 +197,9 @@ class RegistryParameters:
             .store_uint(uint(self.price_delay, 32, "price_delay"), 32)
             .store_uint(uint(self.max_nodes, 16, "max_nodes"), 16)
             .store_uint(uint(self.timelock, 32, "timelock"), 32)
+            .store_coins(nanoton(self.penalty, "penalty"))
+            .store_uint(uint(self.bounty_permille, 16, "bounty_permille"), 16)
+            .store_address(self.treasury)
         )
 
 
@@ -201,6 +220,26 @@ class NodeState:
     """Current key binding; None until the first attest."""
     parameters: RegistryParameters | None
     """The registry's parameters as of its last answer."""
+    deposits: int = 0
+    """Of open challenges, in nanoton; part of the balance that is held beside the stake."""
+    open_challenges: int = 0
+    history: AnchorHistory = field(default_factory=AnchorHistory)
+    retired: RetiredKeys = field(default_factory=RetiredKeys)
+    challenges: tuple[Challenge, ...] = ()
+    """Open ones, and receipts that the node was slashed for."""
+
+    @property
+    def held(self) -> int:
+        """Part of the balance that is not the node's to spend, in nanoton."""
+        return self.stake + self.deposits
+
+    def receipt_key(self, binding_hash: bytes) -> bytes | None:
+        """Receipt key of the binding with this hash, None if the contract does not keep it."""
+        if self.key is not None and self.key.binding_hash == binding_hash:
+            return self.key.receipt_key
+        if self.key is not None and self.key.previous and self.key.previous.binding_hash == binding_hash:
+            return self.key.previous.receipt_key
+        return self.retired.keys.get(binding_hash)
 
 
 def node_initial_data(identity: NodeIdentity) -> Cell:
@@ -242,9 +281,11 @@ def parse_node(data: Cell) -> NodeState:
     if bond not in set(BondState):
         raise MalformedError("node: unknown bond state")
     unlock_at, stake = root.uint(32), root.coins()
+    deposits, open_challenges = root.coins(), root.uint(8)
     log = AnchoredLog(tree_size=root.uint(64), root=root.raw(32), anchored_at=root.uint(32))
-    terms, key, parameters = root.maybe_ref(), root.maybe_ref(), root.maybe_ref()
+    key, history, rest = root.maybe_ref(), root.maybe_ref(), root.maybe_ref()
     root.end()
+    terms, parameters, retired, challenges = (None,) * 4 if rest is None else _read_rest(rest)
     return NodeState(
         identity=identity,
         bond=BondState(bond),
@@ -254,7 +295,20 @@ def parse_node(data: Cell) -> NodeState:
         terms=None if terms is None else parse_terms(terms),
         key=None if key is None else parse_key_record(key),
         parameters=None if parameters is None else parse_parameters(parameters),
+        deposits=deposits,
+        open_challenges=open_challenges,
+        history=parse_history(history),
+        retired=parse_retired(retired),
+        challenges=parse_challenges(challenges),
     )
+
+
+def _read_rest(cell: Cell) -> tuple[Cell | None, ...]:
+    """Terms, parameters, retired keys, challenges."""
+    reader = Reader(cell)
+    parts = tuple(reader.maybe_ref() for _ in range(4))
+    reader.end()
+    return parts
 
 
 def parse_identity(cell: Cell) -> NodeIdentity:
@@ -341,6 +395,9 @@ def parse_parameters(cell: Cell) -> RegistryParameters:
         price_delay=reader.uint(32),
         max_nodes=reader.uint(16),
         timelock=reader.uint(32),
+        penalty=reader.coins(),
+        bounty_permille=reader.uint(16),
+        treasury=reader.address(),
     )
     reader.end()
     return parameters

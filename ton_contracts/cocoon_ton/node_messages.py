@@ -26,6 +26,9 @@ NODE_MESSAGE_VALUE: Final = 150_000_000
 """Value that pays for any message of the owner, stake apart, at the prices of the reference
 configuration, in nanoton; what is not used comes back."""
 
+CHALLENGE_DEPOSIT_VALUE: Final = 50_000_000
+"""More than the deposit of a first challenge at the prices of the reference configuration, in nanoton."""
+
 
 def offered_terms_cell(
     *, endpoint: str, models: Sequence[bytes], prices: PriceList, simulated: bool
@@ -141,6 +144,78 @@ def anchor_body(
         .store_bytes(exact_bytes(checkpoint.signature, 64, "signature"))
         .store_ref(record_to_ton(parse_boc(checkpoint.checkpoint)))
         .store_ref(record_to_ton(proof_cell(proof)))
+    )
+
+
+def challenge_body(receipt: record_pb2.SignedReceipt, query_id: int = 0) -> Cell:
+    """Body, from anybody: demand that the receipt is shown in the node's log.
+
+    The value must cover the deposit (`challenge_value`); what is not used comes back.
+
+    Raises:
+        MalformedError: the cell does not parse or the signature is not 64 bytes.
+    """
+    return finish(
+        _body(opcodes.NODE_CHALLENGE, query_id)
+        .store_bytes(exact_bytes(receipt.signature, 64, "signature"))
+        .store_ref(record_to_ton(parse_boc(receipt.receipt)))
+    )
+
+
+def respond_body(*, receipt_hash: bytes, proof: Sequence[bytes], query_id: int = 0) -> Cell:
+    """Body, from anybody: answer a challenge with an inclusion proof in the tree of the challenge.
+
+    Raises:
+        MalformedError: a hash has not 32 bytes.
+    """
+    return finish(
+        _body(opcodes.NODE_RESPOND, query_id)
+        .store_bytes(digest32(receipt_hash, "receipt hash"))
+        .store_ref(record_to_ton(proof_cell(proof)))
+    )
+
+
+def slash_body(receipt_hash: bytes, query_id: int = 0) -> Cell:
+    """Body, from anybody: slash for a challenge that was not answered in time."""
+    return finish(_body(opcodes.NODE_SLASH, query_id).store_bytes(digest32(receipt_hash, "receipt hash")))
+
+
+def conflict_body(
+    *,
+    first: record_pb2.SignedCheckpoint,
+    first_binding: bytes,
+    second: record_pb2.SignedCheckpoint,
+    second_binding: bytes,
+    query_id: int = 0,
+) -> Cell:
+    """Body, from anybody: slash for two checkpoints of one size with different roots.
+
+    The bindings are the hashes of the key bindings whose receipt keys signed, 32 bytes each.
+
+    Raises:
+        MalformedError: a part does not parse.
+    """
+    return finish(
+        _body(opcodes.NODE_CONFLICT, query_id)
+        .store_ref(_signed_checkpoint(first, first_binding))
+        .store_ref(_signed_checkpoint(second, second_binding))
+    )
+
+
+def challenge_value(open_challenges: int) -> int:
+    """Value that covers the deposit of the next challenge when this many are open, in nanoton.
+
+    The deposit doubles with every 16 open challenges; fees are those of the reference configuration.
+    """
+    return CHALLENGE_DEPOSIT_VALUE * (1 << (open_challenges >> 4)) + NODE_MESSAGE_VALUE
+
+
+def _signed_checkpoint(signed: record_pb2.SignedCheckpoint, binding_hash: bytes) -> Cell:
+    return finish(
+        Builder()
+        .store_bytes(digest32(binding_hash, "binding hash"))
+        .store_bytes(exact_bytes(signed.signature, 64, "signature"))
+        .store_ref(record_to_ton(parse_boc(signed.checkpoint)))
     )
 
 

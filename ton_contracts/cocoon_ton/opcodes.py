@@ -17,6 +17,7 @@ class ExitCode(NamedTuple):
 
 
 KEY_BINDING: Final = 0xC0C00001
+RECEIPT: Final = 0xC0C00002
 CHECKPOINT: Final = 0xC0C00003
 AUTHORIZATION: Final = 0xC0C00004
 CLAIM: Final = 0xC0C00005
@@ -53,6 +54,11 @@ NODE_SETTLE: Final = 0xC0C20006
 NODE_UNBOND: Final = 0xC0C20007
 NODE_WITHDRAW: Final = 0xC0C20008
 NODE_ADD_STAKE: Final = 0xC0C20009
+NODE_CHALLENGE: Final = 0xC0C2000A
+NODE_RESPOND: Final = 0xC0C2000B
+NODE_SLASH: Final = 0xC0C2000C
+NODE_CONFLICT: Final = 0xC0C2000D
+NODE_DISPUTE_PAID: Final = 0xC0C20101
 CHANNEL_TOP_UP: Final = 0xC0C30001
 CHANNEL_SETTLE: Final = 0xC0C30002
 CHANNEL_START_CLOSE: Final = 0xC0C30003
@@ -74,6 +80,7 @@ NODE_LEFT: Final = 0xC0CE1007
 NODE_ANCHORED: Final = 0xC0CE2001
 NODE_ATTESTED: Final = 0xC0CE2002
 NODE_BOND_CHANGED: Final = 0xC0CE2003
+NODE_SLASHED: Final = 0xC0CE2004
 EXCESSES: Final = 0xD53276DB
 
 EXIT_CODES: Final[dict[int, ExitCode]] = {
@@ -114,6 +121,19 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     315: ExitCode("Node", "TooEarly", "the stake is still locked"),
     316: ExitCode("Node", "StakeTooLow", "less value than the stake that it names"),
     317: ExitCode("Node", "TooLittleValue", "the message does not pay for its own processing"),
+    318: ExitCode("Node", "UnknownKey", "no key binding of this hash is kept"),
+    319: ExitCode("Node", "NotDue", "the receipt's time to be anchored is not over"),
+    320: ExitCode("Node", "WindowOver", "the receipt's time to be challenged is over"),
+    321: ExitCode("Node", "AlreadyChallenged", "the receipt is under challenge, or was slashed for"),
+    322: ExitCode("Node", "TooManyChallenges", "as many challenges as may be open"),
+    323: ExitCode("Node", "NoChallenge", "no such challenge is open"),
+    324: ExitCode("Node", "BadInclusion", "the proof does not lead from the receipt to the root"),
+    325: ExitCode("Node", "AnswerTooLate", "the deadline of the answer is over"),
+    326: ExitCode("Node", "NotMissed", "the deadline of the answer is not over"),
+    327: ExitCode("Node", "NothingAtStake", "the node holds no stake"),
+    328: ExitCode("Node", "NoConflict", "the checkpoints do not contradict each other"),
+    329: ExitCode("Node", "TooManyKeys", "too many recent key bindings; wait until old ones expire"),
+    330: ExitCode("Node", "OpenChallenges", "the stake waits for the end of open challenges"),
     400: ExitCode("Channel", "NotClient", "only the client may start to close"),
     401: ExitCode("Channel", "NotNode", "only the node contract may settle"),
     402: ExitCode("Channel", "WrongNetwork", "the channel or the authorization is for another TON network"),

@@ -93,15 +93,19 @@ def check_parameters(parameters: RegistryParameters) -> None:
         "timelock": (p.timelock, 1, 90 * DAY),
         "anchor_within": (p.anchor_within, 1, 7 * DAY),
         "challenge_window": (p.challenge_window, 0, 30 * DAY),
-        "response_window": (p.response_window, 0, 30 * DAY),
+        "response_window": (p.response_window, 60, 30 * DAY),
         "close_delay": (p.close_delay, 1, 30 * DAY),
         "price_delay": (p.price_delay, 0, 30 * DAY),
         "max_nodes": (p.max_nodes, 1, 65_535),
         "min_stake": (p.min_stake, 0, 2**120 - 1),
+        "penalty": (p.penalty, 0, 2**120 - 1),
+        "bounty_permille": (p.bounty_permille, 0, 500),
     }
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise ConfigError(f"registry parameter {name}: {low} to {high} expected, not {value}")
+    if p.treasury.wc != 0:
+        raise ConfigError("registry parameter treasury: an address in the basechain is expected")
 
 
 def check_policy(policy: RegistryPolicy) -> None:

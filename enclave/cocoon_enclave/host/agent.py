@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 
 from pytoniq_core import Address
 
-from cocoon.v1 import evidence_pb2, host_service_pb2, host_service_pb2_grpc, payment_pb2
+from cocoon.v1 import (
+    attestation_service_pb2_grpc,
+    evidence_pb2,
+    host_service_pb2,
+    host_service_pb2_grpc,
+    payment_pb2,
+)
 from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.binding import beacon_challenge, parse_key_binding
 from cocoon_attestation.errors import CocoonError, ConfigError, PaymentError
 from cocoon_attestation.evidence import evidence_digest
 from cocoon_attestation.payment import PriceList
+from cocoon_enclave.host.answers import answer_body
 from cocoon_enclave.host.backoff import Backoff
 from cocoon_enclave.host.channels import ChannelBook
 from cocoon_enclave.host.config import HostConfig
@@ -22,7 +29,9 @@ from cocoon_enclave.host.plan import (
     Action,
     Anchor,
     Attest,
+    ChallengeView,
     Join,
+    Respond,
     Settle,
     TopUp,
     UpdateTerms,
@@ -83,13 +92,16 @@ class HostAgent:
         chain: ChainReader,
         treasury: Treasury,
         enclave: host_service_pb2_grpc.HostServiceAsyncStub,
+        records: attestation_service_pb2_grpc.AttestationServiceAsyncStub,
         clock: Callable[[], float],
     ) -> None:
+        """`enclave` and `records` are the services on the enclave's host port."""
         self._config = config
         self._network = network
         self._chain = chain
         self._treasury = treasury
         self._enclave = enclave
+        self._records = records
         self._clock = clock
         self._book = ChannelBook(chain)
         self._backoff = Backoff()
@@ -245,6 +257,17 @@ class HostAgent:
                 await self._anchor(state)
             case Settle(channel=channel):
                 await self._settle(channel)
+            case Respond(challenge=challenge):
+                await self._respond(challenge)
+
+    async def _respond(self, challenge: ChallengeView) -> None:
+        body = await answer_body(self._records, challenge, timeout_s=_RPC_TIMEOUT_S)
+        await self._treasury.pay(
+            key=f"respond:{bytes(body.hash).hex()}:{challenge.deadline}",
+            to=self.node_address,
+            value=NODE_MESSAGE_VALUE,
+            body=body,
+        )
 
     async def _join(self) -> None:
         terms = self._config.terms

@@ -6,6 +6,9 @@ observes again. Every action is idempotent, so a crash at any point only repeats
 Order matters in one place: a claim is payable only while the node contract still knows the receipt key that
 signed it (the current or the previous binding). So outstanding claims are settled before a new binding
 rotates their key out.
+
+Challenges come before everything: a missed answer costs stake. They are answered while the node waits for its
+stake too, as are claims collected and receipts anchored.
 """
 
 from __future__ import annotations
@@ -61,9 +64,9 @@ class NodeView:
 
     joined: bool
     waiting: bool = False
-    """Joining or leaving: nothing to do until the registry answers or the stake is free."""
+    """Joining or leaving: nothing to offer until the registry answers or the stake is free."""
     working_balance: int
-    """Balance apart from the stake, nanoton."""
+    """Balance apart from the stake and from deposits, nanoton."""
     endpoint: str
     prices: PriceList | None
     current_binding: bytes
@@ -72,6 +75,23 @@ class NodeView:
     attested_until: int
     anchored_size: int
     anchored_at: int
+    challenges: tuple[ChallengeView, ...] = ()
+    """Challenges that await an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChallengeView:
+    """A receipt that must be shown in the log."""
+
+    receipt_hash: bytes
+    index: int
+    """Its place in the log."""
+    tree_size: int
+    """Size of the tree that the proof must be for."""
+    root: bytes
+    """Root of that tree."""
+    deadline: int
+    """Latest answer, Unix time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +147,14 @@ class Settle:
     channel: bytes
 
 
-Action = Join | TopUp | UpdateTerms | Attest | Anchor | Settle
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Answer a challenge with an inclusion proof."""
+
+    challenge: ChallengeView
+
+
+Action = Join | TopUp | UpdateTerms | Attest | Anchor | Settle | Respond
 
 
 def decide(
@@ -140,12 +167,34 @@ def decide(
     drain: bool = False,
 ) -> tuple[Action, ...]:
     """The actions that are due at `now` (Unix seconds), in the order in which they must happen."""
-    if not node.joined:
-        return () if node.waiting else (Join(),)
+    answers = tuple(
+        Respond(c) for c in sorted(node.challenges, key=lambda c: c.deadline) if now <= c.deadline
+    )
+    return (*answers, *_routine(terms, enclave, node, claims, now, drain=drain))
+
+
+def _routine(
+    terms: HostTerms,
+    enclave: EnclaveView,
+    node: NodeView,
+    claims: tuple[ClaimView, ...],
+    now: int,
+    *,
+    drain: bool,
+) -> tuple[Action, ...]:
+    """What is due apart from challenges."""
+    if not (node.joined or node.waiting):
+        return (Join(),)
     worth = max(1, min(terms.settle_minimum, terms.settle_above))
     known = {node.current_binding, node.previous_binding} - {b""}
     payable = [c for c in claims if c.due >= worth and c.valid_until > now and c.binding_hash in known]
     settles = [Settle(c.channel) for c in payable if _settle_is_due(terms, node, c, now, drain=drain)]
+    anchor_due = bool(known) and enclave.ready and _anchor_is_due(terms, enclave, node, now, drain=drain)
+    if not node.joined:
+        if not anchor_due:
+            return tuple(settles)
+        # Receipts that were given before it left can still cost the stake.
+        return (*settles, TopUp() if node.working_balance < terms.working_minimum else Anchor())
     if node.working_balance < terms.working_minimum:
         # Earnings may be all that the wallet has to pay for it.
         return (*settles, TopUp())
@@ -163,7 +212,7 @@ def decide(
         actions.append(Attest())
     if (node.endpoint, node.prices) != (terms.endpoint, terms.prices):
         actions.append(UpdateTerms())
-    if _anchor_is_due(terms, enclave, node, now, drain=drain):
+    if anchor_due:
         actions.append(Anchor())
     actions.extend(settles)
     return tuple(actions)

@@ -11,7 +11,7 @@ from cocoon.v1 import host_service_pb2, payment_pb2
 from cocoon_attestation.binding import KeyBinding, parse_key_binding
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.payment import parse_authorization, parse_claim
-from cocoon_enclave.host.plan import ClaimView, EnclaveView, NodeView
+from cocoon_enclave.host.plan import ChallengeView, ClaimView, EnclaveView, NodeView
 from cocoon_ton.chain import AccountState
 from cocoon_ton.channel import CLOSED, MIN_MESSAGE_VALUE, ChannelIdentity, ChannelState, parse_channel
 from cocoon_ton.code import channel_code
@@ -98,10 +98,9 @@ def node_state(account: AccountState) -> NodeState | None:
 
 def node_view(state: NodeState | None, balance: int) -> NodeView:
     """The node contract as `decide` sees it; `balance` is the account's, in nanoton."""
-    if state is None or state.bond is not BondState.ACTIVE or state.terms is None:
+    if state is None or state.bond is BondState.IDLE or state.terms is None:
         return NodeView(
             joined=False,
-            waiting=state is not None and state.bond in (BondState.JOINING, BondState.UNBONDING),
             working_balance=0,
             endpoint="",
             prices=None,
@@ -113,8 +112,9 @@ def node_view(state: NodeState | None, balance: int) -> NodeView:
         )
     key = state.key
     return NodeView(
-        joined=True,
-        working_balance=balance - state.stake,
+        joined=state.bond is BondState.ACTIVE,
+        waiting=state.bond is not BondState.ACTIVE,
+        working_balance=balance - state.held,
         endpoint=state.terms.endpoint,
         prices=state.terms.next_prices,
         current_binding=key.binding_hash if key else b"",
@@ -122,6 +122,17 @@ def node_view(state: NodeState | None, balance: int) -> NodeView:
         attested_until=key.attested_until if key else 0,
         anchored_size=state.log.tree_size,
         anchored_at=state.log.anchored_at,
+        challenges=tuple(
+            ChallengeView(
+                receipt_hash=challenge.receipt_hash,
+                index=challenge.index,
+                tree_size=challenge.tree_size,
+                root=challenge.root,
+                deadline=challenge.deadline,
+            )
+            for challenge in state.challenges
+            if not challenge.slashed
+        ),
     )
 
 
