@@ -45,6 +45,9 @@ PARAMETERS: Final = RegistryParameters(
     price_delay=300,
     max_nodes=100,
     timelock=120,
+    penalty=2 * TON,
+    bounty_permille=500,
+    treasury=Address((0, bytes(32))),
 )
 
 

@@ -23,14 +23,14 @@ def report(lab: Any) -> TdReport:
     return made
 
 
-def judged(report: TdReport, expected: Release | None = None, **changes: bytes) -> CheckList:
+def judged(report: TdReport, expected: Release | None = None, **changes: Any) -> CheckList:
     checks = CheckList()
     changed = dataclasses.replace(report, **changes)
     validate_td_hardware(changed, expected=expected, allowed_modules=frozenset(), checks=checks)
     return checks
 
 
-def failed(report: TdReport, expected: Release | None = None, **changes: bytes) -> list[str]:
+def failed(report: TdReport, expected: Release | None = None, **changes: Any) -> list[str]:
     return [check.id for check in judged(report, expected, **changes).failed]
 
 
@@ -125,7 +125,8 @@ def test_modules(report: TdReport) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("mrsignerseam", 48), ("seam_attributes", 8)])
 def test_module_must_be_intels_and_not_debuggable(report: TdReport, name: str, size: int) -> None:
-    assert failed(report, **{name: b"\x01" + bytes(size - 1)}) == ["tdx.module"]
+    changes: dict[str, Any] = {name: b"\x01" + bytes(size - 1)}
+    assert failed(report, **changes) == ["tdx.module"]
 
 
 def test_the_matching_release_is_returned(report: TdReport, lab: Any) -> None:
@@ -147,3 +148,31 @@ def test_flags_are_compared_with_the_named_release_if_none_matches(report: TdRep
     changed = dataclasses.replace(report, mrtd=b"\x02" * 48)
     assert validate_td_report(changed, policy=lab.policy(), named=named, checks=checks) is None
     assert [check.id for check in checks.failed] == ["tdx.measurement", "tdx.attributes"]
+
+
+def test_module_without_a_measurement(report: TdReport) -> None:
+    assert failed(report, mrseam=bytes(48)) == ["tdx.module"]
+
+
+@pytest.mark.parametrize("value", [None, bytes(48), b"\x01" + bytes(47), bytes(47) + b"\x01"])
+def test_bound_service_td(report: TdReport, value: bytes | None) -> None:
+    svn = None if value is None else bytes(16)
+    changed = dataclasses.replace(report, mrservicetd=value, tee_tcb_svn_2=svn)
+    wanted = ["tdx.service_td"] if value and any(value) else []
+    assert failed(changed) == wanted
+
+
+@pytest.mark.parametrize("register", [None, "rtmr0", "rtmr1", "rtmr2", "rtmr3"])
+@pytest.mark.parametrize(("low", "high"), [(1, 0), (0, 0), (1, 1), (0, 1)])
+def test_paravisor_form(report: TdReport, register: str | None, low: int, high: int) -> None:
+    """Refused: all registers zero and report data that is 32 bytes and then zeros."""
+    values: dict[str, Any] = dict.fromkeys(("rtmr0", "rtmr1", "rtmr2", "rtmr3"), bytes(48))
+    if register is not None:
+        values[register] = b"\x01" * 48
+    data = bytes(31) + bytes((low, high)) + bytes(31)
+    wanted = ["tdx.paravisor"] if register is None and low and not high else []
+    assert failed(report, **values, report_data=data) == wanted
+
+
+def test_reason_of_a_wrong_xfam_is_shown_without_a_release(report: TdReport) -> None:
+    assert "clear" in judged(report, xfam=bytes(8)).failed[0].detail

@@ -25,7 +25,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-import hypothesis
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -96,6 +95,14 @@ class Recorder:
         self.tests: dict[tuple[str, str], set[str]] = {}
         self.seconds: dict[str, float] = {}
 
+    def pytest_configure(self) -> None:
+        """Make property tests short and repeatable; children inherit it."""
+        hypothesis = importlib.import_module("hypothesis")  # after pytest, which prepares its plugin
+        hypothesis.settings.register_profile(
+            "mutation", deadline=None, max_examples=25, derandomize=True, database=None
+        )
+        hypothesis.settings.load_profile("mutation")
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Watch one test with its fixtures."""
@@ -135,7 +142,7 @@ def run_tests(tests: Sequence[str], *plugins: object) -> int:
     return code
 
 
-def survives(module: str, mutant: Mutant, tests: Sequence[str]) -> bool:
+def survives(module: str, mutant: Mutant | None, tests: Sequence[str]) -> bool:
     """Run the tests in a child with the mutant; False if one failed, or they took too long."""
     child = os.fork()
     if child == 0:
@@ -146,7 +153,8 @@ def survives(module: str, mutant: Mutant, tests: Sequence[str]) -> bool:
             os.dup2(null, 2)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(_MUTANT_SECONDS)
-            install(importlib.import_module(f"{PACKAGE}.{module}"), mutant)
+            if mutant is not None:
+                install(importlib.import_module(f"{PACKAGE}.{module}"), mutant)
             code = run_tests(tests)
         finally:
             os._exit(code)
@@ -181,6 +189,8 @@ def run(modules: list[str], seconds: float) -> tuple[list[Outcome], int]:
     if run_tests(files, recorder) != 0:  # also loads every module and test, so that children start at once
         raise RuntimeError("a test fails without any mutant")
     found = collect(modules)
+    if not survives(modules[0], None, recorder.select(*found[0])):
+        raise RuntimeError("tests that passed fail in a child without any mutant")
     started = time.monotonic()
     trial = sampled(found, 20 / len(found))
     outcomes = [_judge(*one, recorder) for one in trial]
@@ -214,10 +224,6 @@ def main() -> int:
     parser.add_argument("--module", action="append", choices=MODULES, help="only this one")
     parser.add_argument("--json", type=Path, help="write the outcomes to this file")
     arguments = parser.parse_args()
-    hypothesis.settings.register_profile(
-        "mutation", deadline=None, max_examples=25, derandomize=True, database=None
-    )
-    hypothesis.settings.load_profile("mutation")
     outcomes, total = run(arguments.module or list(MODULES), arguments.seconds)
     explained = EXPLAINED.read_text("utf-8") if EXPLAINED.is_file() else ""
     survivors = [one for one in outcomes if one.survived]

@@ -750,4 +750,3 @@ def test_the_dispute_getter_agrees_with_the_data(anchored: tuple[World, Receipt]
     state = world.node_state()
     count, deposits, following = world.chain.get(world.node, "nodeDisputes")
     assert (count, deposits, following) == (1, state.deposits, state.deposits)
-
