@@ -55,6 +55,7 @@ TESTS: Final = (
     "attestation/test_rtmr3.py",
     "attestation/test_policy.py",
     "attestation/test_policy_vendor.py",
+    "attestation/test_policy_digest.py",
     "attestation/test_tdx_collateral.py",
     "attestation/test_tdx_validate.py",
     "attestation/test_tdx_platform.py",
