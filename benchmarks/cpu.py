@@ -32,9 +32,7 @@ def engine_of(pid: int) -> int:
         RuntimeError: it has none, or more than one.
     """
     spawned = [
-        child
-        for child in children(pid)
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+        child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     if len(spawned) != 1:
         raise RuntimeError(f"process {pid} has {len(spawned)} engine processes")

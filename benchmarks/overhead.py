@@ -143,7 +143,7 @@ def main() -> None:
         "max_tokens": arguments.max_tokens,
         "machine": machine(load),
         "rows": rows,
-        "parts": [] if os.environ.get("NOPARTS") else measure_parts(),
+        "parts": measure_parts(),
     }
     if arguments.json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -133,7 +133,9 @@ async def compare(
     bare: Bare, confidential: Confidential, pids: Pids, streams: int, rounds: int, max_tokens: int
 ) -> dict[str, object]:
     """Interleave rounds of both and return one row of results, medians over the rounds."""
-    bares, longs, shorts = [], [], []
+    bares: list[Measured] = []
+    longs: list[Measured] = []
+    shorts: list[Measured] = []
     for number in range(rounds):
         steps: list[tuple[list[Measured], Callable[[], Awaitable[Round]]]] = [
             (bares, lambda: bare.run(streams, max_tokens)),
@@ -143,7 +145,12 @@ async def compare(
         # Alternate who goes first, so that a drift of the machine cancels out.
         for results, work in steps if number % 2 == 0 else reversed(steps):
             results.append(await _measured(work, pids))
-    return {"streams": streams, **_wall(bares, longs), **_cpu(bares, longs, shorts, streams), "rounds": rounds}
+    return {
+        "streams": streams,
+        **_wall(bares, longs),
+        **_cpu(bares, longs, shorts, streams),
+        "rounds": rounds,
+    }
 
 
 def _wall(bares: Sequence[Measured], longs: Sequence[Measured]) -> dict[str, object]:
@@ -181,6 +188,7 @@ def _cpu(
             "us_per_request": round(statistics.median(starts) * 1e6),
         }
     return {
+        "front_end_share_of_engine_cpu": round(path["front_end"] / path["engine"], 4),
         "engine_cpu_ratio": round(path["engine"] / bare["engine"], 4) if bare["engine"] else 0.0,
         "cpu_us_per_token": {"bare": bare, "confidential": path},
         "marginal_cpu": split,

@@ -24,26 +24,35 @@ def show(document: Mapping[str, Any]) -> None:
             f"{row['streams']:>8}{row['throughput_ratio']:>9}{span!s:>18}{row['bare_tokens_per_second']:>12}"
             f"{row['confidential_tokens_per_second']:>13}{row['ttft_overhead_ms']:>10}"
         )
-    _where(rows)
+    _where(rows, scripted=document["engine"].startswith("stand-in"))
     print("\nsingle parts")
     for part in document["parts"]:
         print(f"  {part['part']:<44}{part['microseconds']:>10} us per {part['per']}")
 
 
-def _where(rows: Sequence[Mapping[str, Any]]) -> None:
+def _where(rows: Sequence[Mapping[str, Any]], *, scripted: bool) -> None:
     print("\nwhere the time goes: CPU microseconds")
     print(f"{'':44}" + "".join(f"{row['streams']:>7} str." for row in rows))
-    lines = [
-        ("per token, bare: engine", lambda r: r["cpu_us_per_token"]["bare"]["engine"]),
-        ("per token, bare: driver", lambda r: r["cpu_us_per_token"]["bare"]["driver"]),
-        ("per token: engine", lambda r: r["cpu_us_per_token"]["confidential"]["engine"]),
-        ("per token: front-end, requests included", lambda r: r["cpu_us_per_token"]["confidential"]["front_end"]),
-        ("per token: client, requests included", lambda r: r["cpu_us_per_token"]["confidential"]["client"]),
-        ("one more token: front-end", lambda r: r["marginal_cpu"]["front_end"]["us_per_token"]),
-        ("one more token: client", lambda r: r["marginal_cpu"]["client"]["us_per_token"]),
-        ("one more request: front-end", lambda r: r["marginal_cpu"]["front_end"]["us_per_request"]),
-        ("one more request: client", lambda r: r["marginal_cpu"]["client"]["us_per_request"]),
-        ("engine CPU, confidential / bare", lambda r: r["engine_cpu_ratio"]),
+    lines: list[tuple[str, tuple[str, ...]]] = [
+        ("per token, bare: engine", ("cpu_us_per_token", "bare", "engine")),
+        ("per token, bare: driver", ("cpu_us_per_token", "bare", "driver")),
+        ("per token: engine", ("cpu_us_per_token", "confidential", "engine")),
+        ("per token: front-end, requests included", ("cpu_us_per_token", "confidential", "front_end")),
+        ("per token: client, requests included", ("cpu_us_per_token", "confidential", "client")),
+        ("one more token: front-end", ("marginal_cpu", "front_end", "us_per_token")),
+        ("one more token: client", ("marginal_cpu", "client", "us_per_token")),
+        ("one more request: front-end", ("marginal_cpu", "front_end", "us_per_request")),
+        ("one more request: client", ("marginal_cpu", "client", "us_per_request")),
+        ("engine CPU, confidential / bare", ("engine_cpu_ratio",)),
     ]
-    for name, value in lines:
-        print(f"  {name:<42}" + "".join(f"{value(row):>12}" for row in rows))
+    if not scripted:  # a stand-in's time is nothing to compare with
+        lines.append(("CPU, front-end / engine", ("front_end_share_of_engine_cpu",)))
+    for name, path in lines:
+        print(f"  {name:<42}" + "".join(f"{_at(row, path):>12}" for row in rows))
+
+
+def _at(row: Mapping[str, Any], path: Sequence[str]) -> object:
+    value: Any = row
+    for key in path:
+        value = value[key]
+    return value

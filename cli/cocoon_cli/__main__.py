@@ -33,6 +33,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "verify",
         "Check a node, evidence, a receipt, a bundle, or raw vendor evidence.",
     ),
+    "endorsements": (
+        "cocoon_cli.endorsements",
+        "endorsements",
+        "Fetch what vendors say about hardware.",
+    ),
     "log": ("cocoon_cli.log", "log", "Read the logs that nodes anchor on chain."),
     "explain": ("cocoon_cli.explain", "explain", "Explain an error code or a check id."),
     "completion": ("cocoon_cli.completion", "completion", "Print shell completion code."),

@@ -11,15 +11,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from cocoon.v1 import inference_service_pb2 as wire
 from cocoon.v1 import sealed_pb2
-from cocoon_attestation.errors import CocoonError, EngineError, MalformedError
+from cocoon_attestation.errors import CocoonError, EngineError
 from cocoon_attestation.payment import TokenUsage
 from cocoon_attestation.receipt import commit_request, commit_response_pieces
 from cocoon_attestation.sealing import ResponseSealer, open_request
-from cocoon_attestation.types import ZERO_DIGEST, Digest32, exact_bytes
+from cocoon_attestation.types import ZERO_DIGEST, Digest32
 from cocoon_enclave import openai
 from cocoon_enclave.engine.protocol import FinishReason, Generation, GenerationRequest
 from cocoon_enclave.errors import (
@@ -32,6 +30,7 @@ from cocoon_enclave.errors import (
 from cocoon_enclave.keys import Keyset
 from cocoon_enclave.log import Draft
 from cocoon_enclave.metering import Reservation
+from cocoon_enclave.plain import parse_plain
 from cocoon_enclave.service import ServedModel, Service, public_message
 from cocoon_enclave.text import StopMatcher
 
@@ -133,7 +132,7 @@ class Exchange:
         service, now = self._service, self._service.clock.now()
         try:
             opened = open_request(service.keyring.open_keys(now), self._sealed)
-            plain = _parse_plain(opened.plain)
+            plain = parse_plain(opened.plain)
             deadline = plain.deadline_ms / 1000
             # One that is too far away is refused in any case: its id is not worth the memory.
             far = deadline - self._began > service.config.limits.deadline_s
@@ -391,18 +390,3 @@ class Exchange:
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             self._service.meter.release(reservation)
-
-
-def _parse_plain(data: bytes) -> sealed_pb2.PlainRequest:
-    """Read the opened request.
-
-    Raises:
-        MalformedError: not a PlainRequest, or a field of the wrong length.
-    """
-    try:
-        plain = sealed_pb2.PlainRequest.FromString(data)
-    except DecodeError as error:
-        raise MalformedError("the opened request does not parse") from error
-    exact_bytes(plain.request_id, 16, "request id")
-    exact_bytes(plain.receipt_salt, 32, "receipt salt")
-    return plain

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from cocoon.v1 import payment_pb2
@@ -124,14 +125,14 @@ class Meter:
             ChannelUnusableError: not a channel with this node on this network.
         """
         try:
-            identity = ChannelIdentity.from_proto(payment.channel)
+            identity, channel = _identity(payment.channel.initial_data)
         except MalformedError as error:
             raise ChannelUnusableError("the payment names no channel") from error
         if identity.global_id != self.global_id:
             raise ChannelUnusableError("the channel is on another network")
         if identity.node.wc != 0 or identity.node.hash_part != self.node:
             raise ChannelUnusableError("the channel pays another node")
-        return Digest32(identity.address.hash_part), identity
+        return channel, identity
 
     def admit(
         self,
@@ -238,6 +239,17 @@ class Meter:
     def reserved(self) -> int:
         """Reserved over all channels, in nanoton."""
         return sum(state.reserved for state in self._channels.values())
+
+
+@lru_cache(maxsize=1024)
+def _identity(initial_data: bytes) -> tuple[ChannelIdentity, Digest32]:
+    """Identity and address of a channel, remembered: a client's requests name the same one again and again.
+
+    Raises:
+        MalformedError: not the initial data of a channel.
+    """
+    identity = ChannelIdentity.from_proto(payment_pb2.ChannelIdentity(initial_data=initial_data))
+    return identity, Digest32(identity.address.hash_part)
 
 
 def _check_authorization(

@@ -66,9 +66,10 @@ class Session:
     async def _read(self, requests: AsyncIterator[wire.SessionRequest]) -> None:
         async for message in requests:
             await self._room.wait()
-            if not 1 <= len(message.frames) <= MAX_FRAMES:
+            numbered = all(frame.request_number for frame in message.frames)
+            if not numbered or not 1 <= len(message.frames) <= MAX_FRAMES:
                 self._closing = True
-                self._push(_error(0, MalformedError("a session message without frames, or with too many")))
+                self._push(_error(0, MalformedError("a session message that breaks the rules")))
                 break
             for frame in message.frames:
                 self.receive(frame)
@@ -118,8 +119,6 @@ class Session:
 
     def _check(self, number: int, sealed: bytes) -> None:
         limits = self._service.config.limits
-        if number < 1:
-            raise MalformedError("request numbers start at 1")
         if number in self._exchanges:
             raise MalformedError("a request number is used twice")
         if len(sealed) > limits.sealed_bytes:

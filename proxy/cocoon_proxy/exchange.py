@@ -29,8 +29,8 @@ from cocoon_proxy.events import (
     TokenUsage,
 )
 from cocoon_proxy.ledger import Ledger
-from cocoon_proxy.link import RequestStream
 from cocoon_proxy.session import Frame, FrameKind
+from cocoon_proxy.stream import RequestStream
 from cocoon_proxy.tasks import TaskScope
 
 DRAIN_S: Final = 10.0

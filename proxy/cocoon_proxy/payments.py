@@ -280,6 +280,9 @@ class Payments:
     async def _refresh(self, row: ChannelRow) -> ChannelRow:
         """Bring the ledger's row up to what the chain proves."""
         state = await self._state(row.id)
+        if state is None and row.state == "open":
+            # A channel that was seen open does not vanish: whoever answered lags behind.
+            raise UnavailableError("the chain does not show an open channel", hint="try again in a minute")
         if state is None or state[0].status is not ChannelStatus.OPEN:
             await durable(lambda: self._ledger.set_channel_state(row.id, "closed"))
         else:

@@ -270,5 +270,3 @@ async def test_the_contracts_own_reserve_is_not_money_to_work_or_settle_for(worl
     view = channel_view(wallet.identity, world.chain.accounts[wallet.channel])
     assert view.facts(0).balance == 0
     assert isinstance(view.state, ChannelState)
-
-

@@ -22,6 +22,7 @@ from enclave_testkit import (  # type: ignore[import-not-found]
 
 from cocoon.v1 import host_service_pb2
 from cocoon_attestation.payment import parse_authorization, parse_claim
+from cocoon_attestation.types import Digest32
 from cocoon_enclave.metering import StoredChannel
 from cocoon_enclave.store import Entry, Store, StoredReceipt
 
@@ -54,7 +55,9 @@ async def test_a_high_cap_that_expires_first_does_not_hide_the_authorization_tha
 def _entry(wallet: Any, index: int, *, used: int, cap: int, claim: bytes = b"claim") -> Entry:
     payment = wallet.payment(cap=cap)
     return Entry(
-        receipt=StoredReceipt(index=index, hash=bytes([index]) * 32, receipt=b"r", signature=b"s"),
+        receipt=StoredReceipt(
+            index=index, hash=Digest32(bytes([index]) * 32), receipt=b"r", signature=b"s"
+        ),
         channel=StoredChannel(
             channel=wallet.channel,
             initial_data=payment.channel.initial_data,

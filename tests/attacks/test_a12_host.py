@@ -24,6 +24,7 @@ from cocoon_enclave.host.plan import Anchor, Respond
 from cocoon_enclave.host.treasury import MessageFailedError
 from cocoon_ton import node_messages
 from cocoon_ton.emulator import Emulator, SendResult, TestChain
+from cocoon_ton.registry_messages import RegistryGenesis
 from cocoon_ton.values import AccountState, BlockRef
 
 from ..ton_contracts.conftest import (
@@ -32,7 +33,6 @@ from ..ton_contracts.conftest import (
     POLICY,
     TON,
     TREASURY,
-    RegistryGenesis,
     World,
     emulator,  # noqa: F401
 )

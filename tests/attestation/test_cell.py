@@ -34,7 +34,7 @@ def oracle(cell: Cell) -> OracleCell:
 
 
 def oracle_boc(cell: OracleCell, **options: bool) -> bytes:
-    return bytes(cell.to_boc(**options))  # type: ignore[no-untyped-call]
+    return bytes(cell.to_boc(**options))
 
 
 bit_strings = st.text(alphabet="01", max_size=120) | st.text(alphabet="01", min_size=1000, max_size=1023)

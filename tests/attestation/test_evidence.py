@@ -142,7 +142,7 @@ FAULTS: dict[str, Callable[[Any], object]] = {
     "device-report": _device(report=b""),
     "device-report-size": _device(report=bytes(16 * 1024 + 1)),
     "device-chain": _device(certificate_chain=""),
-    "many-rims": _device(rims=[b"r"] * 9),
+    "many-rims": _device(rims=[b"r"] * 17),
     "empty-rim": _device(rims=[b""]),
     "many-devices": lambda m: [_device()(m) for _ in range(17)],
 }

@@ -64,7 +64,8 @@ def test_what_follows_the_ready_line_can_be_read(tmp_path: Path) -> None:
     process.start()
     try:
         process.wait_ready(20)
-        assert os.read(process.stdout_fd(), 100) == b"more\n"
+        with os.fdopen(os.dup(process.stdout_fd())) as stream:
+            assert stream.readline() == "more\n"
     finally:
         process.stop()
 

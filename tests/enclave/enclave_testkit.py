@@ -292,13 +292,18 @@ class Client:
 
     async def send(self, plain: sealed_pb2.PlainRequest) -> int:
         """Seal and send; returns the number."""
+        number = self.next_number
+        await self.write(wire.RequestFrame(request_number=number, open=self.seal(plain)))
+        return number
+
+    def seal(self, plain: sealed_pb2.PlainRequest) -> bytes:
+        """Seal a request under the next number, and expect its answer."""
         sealed, opener = seal_request([self.verified], plain.SerializeToString(), now=int(time.time()))
         number = self.next_number
         self.next_number += 1
         self.pending[number] = Pending(opener=opener, plain=plain, sealed=sealed)
         self.replies[number] = Reply()
-        await self.write(wire.RequestFrame(request_number=number, open=sealed))
-        return number
+        return sealed
 
     async def cancel(self, number: int) -> None:
         """Send a cancel frame."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import engine_children  # type: ignore[import-not-found]
 import pytest
 
 from cocoon_attestation.errors import EngineError
-from cocoon_enclave.engine import wire
+from cocoon_enclave.engine import child, wire
 from cocoon_enclave.engine.process import EngineProcess, engine_threads
 from cocoon_enclave.engine.protocol import FinishReason, GenerationRequest, Sampling
 from cocoon_enclave.errors import ContextLengthError, EngineCrashedError, NodeBusyError
@@ -132,3 +135,33 @@ def test_wire_round_trip() -> None:
 def test_nothing_shows_tokens() -> None:
     assert "70000" not in repr(GenerationRequest(prompt=(70_000,), max_tokens=1))
     assert engine_threads() >= 1
+
+
+def test_one_message_per_pass() -> None:
+    """However many requests run together, a decode pass costs one message."""
+    passes, count = 5, 30
+
+    class Engine:
+        has_work = True
+        left = passes
+
+        def prefill(self) -> list[Any]:
+            return []
+
+        def decode(self) -> list[Any]:
+            self.left -= 1
+            self.has_work = self.left > 0
+            return [SimpleNamespace(id=n, tokens=(n,), finish=None, started=False) for n in range(count)]
+
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        # The loop asks for commands between passes: let it see none until the passes are over.
+        quit = threading.Timer(0.5, lambda: ours.send_bytes(wire.pack([wire.QUIT])))
+        quit.start()
+        engine: Any = Engine()
+        child.serve(theirs, engine)
+        messages = []
+        while ours.poll():
+            messages.append(wire.unpack(ours.recv_bytes()))
+        quit.join()
+    assert [(kind, len(events)) for kind, events in messages] == [(wire.STEP, count)] * passes

@@ -297,8 +297,15 @@ async def test_drain(start_node: Any) -> None:
         await _until(lambda: engine.active == 1)
         await node.host.SetTerms(host_service_pb2.SetTermsRequest(drain=True))
         assert (await client.ask()).error == "node_draining"
+        # New prices do not end it; only the host's word does.
+        await node.host.SetTerms(
+            host_service_pb2.SetTermsRequest(prices=node.enclave.service.meter.prices.to_proto())
+        )
+        assert (await client.ask()).error == "node_draining"
         engine.gate.set()
         assert (await client.wait(first)).status == 200
+        await node.host.SetTerms(host_service_pb2.SetTermsRequest(drain=False))
+        assert (await client.ask()).status == 200
 
 
 async def test_new_prices_bind_new_requests_only(start_node: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from enclave_testkit import Reply  # type: ignore[import-not-found]
 
 from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_enclave.config import Limits
+from cocoon_enclave.frames import MAX_FRAMES
 from cocoon_enclave.session import Session
 
 
@@ -155,6 +156,104 @@ async def test_a_connection_that_breaks_while_writing_ends_the_session(start_nod
             await asyncio.sleep(0.01)
         assert engine.active == 0
         assert node.enclave.service.meter.reserved == 0
+
+
+async def test_requests_that_move_together_share_messages(start_node: Any) -> None:
+    """One message per step and session, not one per token; the text is the same."""
+    async with start_node() as (node, engine), node.client() as client:
+        engine.gate.clear()
+        engine.step_s = 0.02
+        count, before = 12, client.messages
+        numbers = [await client.send(client.plain("e" * 20, stream=True)) for _ in range(count)]
+        await _until(lambda: engine.active == count)
+        engine.gate.set()
+        for number in numbers:
+            reply = client.replies[number]
+            while reply.receipt is None:
+                await client.receive()
+            assert "".join(reply.texts) == "e" * 20
+        frames = sum(client.replies[number].frames for number in numbers)
+        assert frames > 100
+        assert client.messages - before < frames / 3
+
+
+async def test_a_message_may_hold_several_frames(start_node: Any) -> None:
+    """Each is judged by itself: a bad one does not hurt its neighbours."""
+    async with start_node() as (node, _), node.client() as client:
+        frames = []
+        for number in (40, 41, 42):
+            client.next_number = number
+            sealed = client.seal(client.plain(f"text {number}"))
+            frames.append(wire.RequestFrame(request_number=number, open=sealed))
+        frames[1].open = b"\xff"
+        await client.write(*frames, wire.RequestFrame(request_number=99, cancel=True))
+        ended: set[int] = set()
+        while len(ended) < 3:
+            number, kind = await client.receive()
+            if kind in ("final", "error"):
+                ended.add(number)
+        assert [client.replies[n].status for n in (40, 41, 42)] == [200, 0, 200]
+        assert client.replies[41].error == "malformed"
+
+
+@pytest.mark.parametrize("numbers", [(), tuple(range(1, MAX_FRAMES + 2)), (5, 0)])
+async def test_a_message_against_the_rules_ends_the_session(
+    start_node: Any, numbers: tuple[int, ...]
+) -> None:
+    async with start_node() as (node, engine), node.client() as client:
+        engine.gate.clear()
+        await client.send(client.plain("never answered"))
+        await _until(lambda: engine.active == 1)
+        await client.write(*(wire.RequestFrame(request_number=n, cancel=True) for n in numbers))
+        message = await asyncio.wait_for(client.stream.read(), 10)
+        assert [(f.request_number, f.error.code) for f in message.frames] == [(0, "malformed")]
+        assert not isinstance(await asyncio.wait_for(client.stream.read(), 10), wire.SessionResponse)
+        engine.gate.set()
+        await _until(lambda: not engine.active and not node.enclave.service.active)
+        assert node.enclave.service.meter.reserved == 0
+
+
+async def test_an_error_is_told_to_a_client_that_sends_no_more(start_node: Any) -> None:
+    async with start_node() as (node, _), node.client() as client:
+        await client.write(wire.RequestFrame(request_number=70))
+        await client.stream.done_writing()
+        message = await asyncio.wait_for(client.stream.read(), 10)
+        assert [(f.request_number, f.error.code) for f in message.frames] == [(70, "malformed")]
+
+
+async def test_a_client_that_only_sends_nonsense_is_held_up(start_node: Any) -> None:
+    """What waits for a client that does not read is bounded."""
+    async with start_node() as (node, _):
+        taken, reading = 0, asyncio.Event()
+        nonsense = wire.SessionRequest(frames=[wire.RequestFrame(request_number=1)] * MAX_FRAMES)
+
+        async def requests() -> AsyncIterator[wire.SessionRequest]:
+            nonlocal taken
+            for _ in range(20):
+                taken += 1
+                yield nonsense
+
+        answered = 0
+
+        async def write(message: wire.SessionResponse) -> None:
+            nonlocal answered
+            await reading.wait()
+            answered += len(message.frames)
+
+        session = asyncio.create_task(Session(node.enclave.service).run(requests(), write))
+        await asyncio.sleep(0.1)
+        assert taken < 5
+        reading.set()
+        await asyncio.wait_for(session, 10)
+        assert (taken, answered) == (20, 20 * MAX_FRAMES)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("did not happen")
 
 
 @pytest.mark.parametrize("left", [0.0, 0.5])

@@ -239,9 +239,7 @@ def records() -> Sequence[bytes]:
         Checkpoint(
             global_id=GLOBAL_ID, node=b"\x03" * 32, tree_size=6, root=b"\x09" * 32, issued_at=NOW
         ).to_boc(),
-        Authorization(
-            global_id=GLOBAL_ID, channel=b"\x06" * 32, cap=10**9, valid_until=NOW + 60
-        ).to_boc(),
+        Authorization(global_id=GLOBAL_ID, channel=b"\x06" * 32, cap=10**9, valid_until=NOW + 60).to_boc(),
         Claim(global_id=GLOBAL_ID, channel=b"\x06" * 32, used=12345, index=3).to_boc(),
     )
 

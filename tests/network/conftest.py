@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from tests.network.netkit import DemoRun, InProcess, Running, Served, demo_run, shared
+    from tests.network.netkit import DemoRun, InProcess, Outcome, Running, Served, demo_run, shared
 else:
-    from netkit import DemoRun, InProcess, Running, Served, demo_run, shared
+    from netkit import DemoRun, InProcess, Outcome, Running, Served, demo_run, shared
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +43,23 @@ def cocoon(
     """Runs `cocoon` in this process, in an empty home."""
     monkeypatch.delenv("COCOON_NETWORK", raising=False)
     return InProcess(capsys, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def original(demo: DemoRun) -> bytes:
+    """The demo's bundle."""
+    assert demo.outcome.code == 0, demo.outcome.out + demo.outcome.err
+    return Path(demo.outcome.json["bundle"]).read_bytes()
+
+
+@pytest.fixture
+def verify(demo: DemoRun, cocoon: InProcess, tmp_path: Path) -> Callable[[bytes], Outcome]:
+    """Verify a document in this process, in the demo's home."""
+    cocoon.home = demo.home
+    file = tmp_path / "bundle.json"
+
+    def run(data: bytes) -> Outcome:
+        file.write_bytes(data)
+        return cocoon("verify", "bundle", file, "--offline", "--json")
+
+    return run

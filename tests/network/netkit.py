@@ -10,22 +10,19 @@ import asyncio
 import contextlib
 import json
 import os
-import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import httpx
 import pytest
 
 from cocoon.v1 import host_service_pb2, host_service_pb2_grpc
-from cocoon_attestation.errors import UnsupportedError
 from cocoon_attestation.payment import parse_authorization, parse_claim
 from cocoon_cli.devnetwork import DevNetwork, DevSettings
 from cocoon_cli.processes import ManagedProcess
@@ -36,107 +33,55 @@ from cocoon_ton.node import NodeState, parse_node
 
 if TYPE_CHECKING:
     from tests.network.netkit_relay import Relay
+    from tests.network.netkit_tools import (
+        InProcess,
+        Outcome,
+        children,
+        cocoon_process,
+        environment,
+        ledger_rows,
+        processes_of,
+        until,
+        why_not,
+    )
 else:
     from netkit_relay import Relay
+    from netkit_tools import (
+        InProcess,
+        Outcome,
+        children,
+        cocoon_process,
+        environment,
+        ledger_rows,
+        processes_of,
+        until,
+        why_not,
+    )
 
-T = TypeVar("T")
+__all__ = [
+    "MODEL",
+    "STORY",
+    "Book",
+    "DemoRun",
+    "Exchanged",
+    "InProcess",
+    "Outcome",
+    "Running",
+    "Served",
+    "children",
+    "cocoon_process",
+    "demo_run",
+    "environment",
+    "ledger_rows",
+    "processes_of",
+    "shared",
+    "until",
+    "why_not",
+]
+
 MODEL = "smollm2-135m-instruct"
 STORY = "Tell me a long story about a lighthouse keeper who finds a map. Use many details."
 """A prompt whose answer is long enough to be interrupted."""
-
-
-def why_not() -> str:
-    """Why no network can be started here; empty if one can."""
-    from cocoon_enclave.models.demo import demo_model
-    from cocoon_ton.emulator import find_sandbox
-
-    if demo_model() is None:
-        return "the demo model was not fetched (make model)"
-    try:
-        find_sandbox()
-    except UnsupportedError as error:
-        return str(error)
-    return ""
-
-
-@contextlib.contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def until(condition: Callable[[], T], *, within: float = 60.0, every: float = 0.2, what: str = "") -> T:
-    """Wait until `condition` returns something true, and return that."""
-    deadline = time.monotonic() + within
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within:.0f} s: {what or condition}")
-        time.sleep(every)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a run of `cocoon` left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one document on stdout."""
-        document = json.loads(self.out)
-        assert isinstance(document, dict)
-        return document
-
-    def failed_checks(self) -> set[str]:
-        """Ids of the checks that did not pass."""
-        return {check["id"] for check in self.json["checks"] if check["verdict"] != "pass"}
-
-
-class InProcess:
-    """Runs `cocoon` in this process: quick, and any traceback becomes a failed test."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], home: Path) -> None:
-        self._capsys = capsys
-        self.home = home
-        """``COCOON_HOME`` of the runs."""
-
-    def __call__(self, *arguments: str | Path) -> Outcome:
-        """Run one command line."""
-        from cocoon_cli.__main__ import main
-
-        self._capsys.readouterr()
-        with environment(COCOON_HOME=str(self.home)), pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        shown = self._capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return Outcome(code=stop.value.code, out=shown.out, err=shown.err)
-
-
-def cocoon_process(*arguments: str | Path, home: Path, timeout: float = 120, **variables: str) -> Outcome:
-    """Run `cocoon` as a process of its own."""
-    found = subprocess.run(
-        [sys.executable, "-m", "cocoon_cli", *(str(argument) for argument in arguments)],
-        env={**os.environ, "COCOON_HOME": str(home), **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    return Outcome(code=found.returncode, out=found.stdout.decode(), err=found.stderr.decode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +244,13 @@ class Running:
         env = {**os.environ, "COCOON_HOME": str(chosen), "TMPDIR": str(self.home / "tmp")}
         log = self.home / "dev" / "logs" / f"gateway-{len(self.gateways)}.log"
         process = ManagedProcess("gateway", argv, log, env=env)
-        self.gateways.append(process)
         process.start()
-        ready = process.wait_ready(60)
+        try:
+            ready = process.wait_ready(60)
+        except BaseException as error:
+            process.stop()
+            raise AssertionError(f"no gateway: {log.read_text()[-2000:]}") from error
+        self.gateways.append(process)
         port = ready["grpc_port"]
         assert isinstance(port, int)
         return Served(process=process, home=chosen, base_url=str(ready["base_url"]), grpc_port=port)
@@ -380,14 +329,6 @@ def _account(id: bytes) -> Any:
     return Address((0, id))
 
 
-def ledger_rows(home: Path, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of the client's ledger below `home`, read without touching it."""
-    path = home / "client" / "dev" / "ledger.sqlite3"
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        rows = db.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
 _SHARED = pytest.StashKey[Running]()
 
 
@@ -402,26 +343,6 @@ def shared(config: pytest.Config) -> Running:
         config.add_cleanup(running.stop)
         config.stash[_SHARED] = running
     return config.stash[_SHARED]
-
-
-def processes_of(home: Path) -> list[str]:
-    """Command lines of the living processes whose environment names `home`."""
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            environ = (directory / "environ").read_bytes()
-            command = (directory / "cmdline").read_bytes()
-        except OSError:  # gone meanwhile, or another user's
-            continue
-        if command and str(home).encode() in environ:
-            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
-    return found
-
-
-def children(pid: int) -> list[int]:
-    """Processes that any thread of a process started and that still live."""
-    lists = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return [int(child) for found in lists for child in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,17 +239,12 @@ def test_every_receipt_is_provable_and_money_adds_up(world: World, cocoon: InPro
     cocoon.home = world.home
     world.ask()
     _settled(world)
-    rows = ledger_rows(world.home, "receipts", ["id", "boc", "log_index", "amount", "binding_hash"])
-    current = {key for key in _keys(world) if key}
-    checked = 0
-    for row in rows:
-        if row["binding_hash"] in current:
-            found = cocoon(
-                "verify", "receipt", row["id"].hex(), "--network", world.net.network_file, "--json"
-            )
-            assert found.code == 0, found.out
-            checked += 1
-    assert checked >= min(3, len(rows))
+    rows = ledger_rows(world.home, "receipts", ["id", "boc"])
+    for (
+        row
+    ) in rows:  # those of the dead enclave's keys as well: the chain keeps the current and the previous
+        found = cocoon("verify", "receipt", row["id"].hex(), "--network", world.net.network_file, "--json")
+        assert found.code == 0, found.out
     receipts = sorted((parse_receipt(row["boc"]) for row in rows), key=lambda receipt: receipt.index)
     assert len({receipt.index for receipt in receipts}) == len(receipts)
     for before, after in itertools.pairwise(receipts):

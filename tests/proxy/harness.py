@@ -333,6 +333,8 @@ class Script:
     edit_signed: Callable[[record_pb2.SignedReceipt], record_pb2.SignedReceipt] = lambda signed: signed
     edit_frames: Callable[[list[wire.ResponseFrame]], list[wire.ResponseFrame]] | None = None
     """Changes all frames of an answer before they are sent."""
+    one_message: bool = False
+    """Send all frames of an answer in one message."""
 
 
 class FakeEnclave:
@@ -549,7 +551,7 @@ class _Inference(wire_rpc.InferenceServiceServicer):
     ) -> AsyncIterator[wire.SessionResponse]:
         enclave = self._enclave
         enclave.sessions += 1
-        out: asyncio.Queue[wire.ResponseFrame | None] = asyncio.Queue()
+        out: asyncio.Queue[list[wire.ResponseFrame] | None] = asyncio.Queue()
         cancels: dict[int, asyncio.Event] = {}
         tasks: set[asyncio.Task[None]] = set()
 
@@ -570,17 +572,20 @@ class _Inference(wire_rpc.InferenceServiceServicer):
         async def serve(number: int, sealed: bytes, cancel: asyncio.Event) -> None:
             script = enclave.script
             if script.error:
-                out.put_nowait(_error(number, script.error.pop(0)))
+                out.put_nowait([_error(number, script.error.pop(0))])
                 return
             try:
                 frames = enclave.answer(sealed)
             except SealingError:
-                out.put_nowait(_error(number, "sealing"))
+                out.put_nowait([_error(number, "sealing")])
                 return
             messages = [wire.ResponseFrame(request_number=number, **{k: v}) for k, v in frames]  # type: ignore[arg-type]
             if script.edit_frames is not None:
                 messages = script.edit_frames(messages)
             await asyncio.sleep(script.delay_head_s)
+            if script.one_message:
+                out.put_nowait(messages)
+                return
             sent = 0
             for message in messages:
                 if message.WhichOneof("frame") in ("data", "final"):
@@ -591,13 +596,13 @@ class _Inference(wire_rpc.InferenceServiceServicer):
                         await cancel.wait()
                         return
                     sent += 1
-                out.put_nowait(message)
+                out.put_nowait([message])
                 await asyncio.sleep(0)
 
         reader = asyncio.create_task(read())
         try:
-            while (message := await out.get()) is not None:
-                yield wire.SessionResponse(frames=[message])
+            while (frames := await out.get()) is not None:
+                yield wire.SessionResponse(frames=frames)
         finally:
             for task in (reader, *tasks):
                 task.cancel()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_attestation.errors import PaymentError
 from cocoon_proxy import events as e
 from cocoon_proxy.config import ClientConfig, SessionConfig
@@ -326,3 +327,41 @@ async def wait_for(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.01)
+
+
+# ---- several frames in one message
+
+
+async def test_an_answer_in_one_message(network: Network, enclave: FakeEnclave, harness: Any) -> None:
+    enclave.script.one_message = True
+    async with network.client() as client:
+        answers = await asyncio.gather(*(client.complete(CHAT, harness.body()) for _ in range(3)))
+        assert all(b'"finish_reason": "stop"' in answer.body for answer in answers)
+    assert enclave.sessions == 1
+    assert not [ended for ended in network.of(e.SessionEnded) if "protocol" in ended.reason]
+
+
+async def test_what_came_before_a_bad_frame_counts(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    """The answer was whole before the message broke the rules; the session is over all the same."""
+    stranger = wire.ResponseFrame(request_number=99, data=b"x")
+    enclave.script.one_message = True
+    enclave.script.edit_frames = lambda frames: [*frames, stranger]
+    async with network.client() as client:
+        answer = await client.complete(CHAT, harness.body())
+        assert answer.status == 200
+        enclave.script.edit_frames = None
+        assert (await client.complete(CHAT, harness.body())).status == 200
+    assert enclave.sessions == 2
+    assert "broke the protocol" in network.of(e.SessionEnded)[0].reason
+
+
+async def test_an_empty_message_ends_the_session(
+    network: Network, enclave: FakeEnclave, harness: Any
+) -> None:
+    enclave.script.one_message = True
+    enclave.script.edit_frames = lambda frames: []
+    async with network.client() as client:
+        with pytest.raises(OutcomeUnknownError, match="protocol"):
+            await client.complete(CHAT, harness.body())

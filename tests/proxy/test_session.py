@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,6 +132,63 @@ def test_a_refused_session_refuses_what_was_not_begun() -> None:
     got = {d.number: d.frame.kind for d in m.receive(error(0))}
     assert got == {2: FrameKind.ERROR, 1: FrameKind.LOST}
     assert m.closed_reason
+
+
+def test_messages_without_frames_or_with_too_many_are_refused() -> None:
+    for count in (0, s.MAX_FRAMES + 1):
+        with pytest.raises(MalformedError):
+            s.frames_of(wire.SessionResponse(frames=[frame(1, "data")] * count))
+    full = wire.SessionResponse(frames=[frame(1, "data")] * s.MAX_FRAMES)
+    assert len(s.frames_of(full)) == s.MAX_FRAMES
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 200), st.sampled_from([40_000, 70_000])), min_size=1, max_size=400)
+)
+def test_what_waits_is_sent_in_order_and_within_the_limits(sizes: list[int]) -> None:
+    waiting = deque(
+        wire.RequestFrame(request_number=n, open=bytes(size)) for n, size in enumerate(sizes, 1)
+    )
+    sent: list[int] = []
+    while waiting:
+        message = s.batch(waiting)
+        assert 1 <= len(message.frames) <= s.MAX_FRAMES
+        assert len(message.frames) == 1 or message.ByteSize() <= s.MAX_BATCH_BYTES + 4 * s.MAX_FRAMES
+        sent += [frame.request_number for frame in message.frames]
+    assert sent == list(range(1, len(sizes) + 1))
+
+
+_KINDS = st.sampled_from(["head", "data", "final", "error"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), _KINDS), max_size=20),
+    st.lists(st.integers(1, 5), min_size=20, max_size=20),
+)
+def test_how_frames_are_grouped_into_messages_changes_nothing(
+    frames: list[tuple[int, str]], groups: list[int]
+) -> None:
+    """A relay that cuts messages anew delivers the same, up to the same bad frame."""
+
+    def run(messages: list[wire.SessionResponse]) -> list[tuple[int, FrameKind]]:
+        m, got = machine(), []
+        for _ in range(3):
+            m.open(b"")
+        try:
+            for message in messages:
+                for received in s.frames_of(message):
+                    got += [(d.number, d.frame.kind) for d in m.receive(received)]
+        except MalformedError:
+            pass
+        return got + [(d.number, d.frame.kind) for d in m.close("end")]
+
+    made = [error(number) if kind == "error" else frame(number, kind) for number, kind in frames]
+    grouped, at = [], 0
+    for size in groups:
+        if made[at : at + size]:
+            grouped.append(wire.SessionResponse(frames=made[at : at + size]))
+        at += size
+    assert run(grouped) == run([wire.SessionResponse(frames=[one]) for one in made])
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["head", "data", "final", "error", ""]))))

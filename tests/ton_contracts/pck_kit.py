@@ -15,10 +15,11 @@ from cocoon_enclave.attestation import simulated_pki as pki
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_enclave.attestation.simulated_quote import QeIdentityValues, certify, encode_quote
 from cocoon_ton import pck
+from cocoon_ton.attestation_rules import AttestationRule
 from cocoon_ton.cells import finish, record_to_ton
 from cocoon_ton.code import pck_code, state_init
 from cocoon_ton.emulator import SendResult, TestChain
-from cocoon_ton.pck import AttestationRule, AttestationStatement, PckIdentity, PckState, parse_pck
+from cocoon_ton.pck import AttestationStatement, PckIdentity, PckState, parse_pck
 from cocoon_ton.quote_hints import QuoteProof, anchor_of, prove_quote
 
 TON = 10**9

@@ -85,7 +85,7 @@ def contract(emulator: Emulator) -> tuple[TestChain, Address]:
 def on_tvm(contract: tuple[TestChain, Address], digest: bytes, key_x: int, hint: SignatureHint) -> int:
     """Exit code of the contract's check; 0 if it accepts."""
     chain, address = contract
-    arguments = [int.from_bytes(digest), key_x, hint.cell]
+    arguments = (int.from_bytes(digest), key_x, hint.cell)
     return chain.run_getter(address, "checkedSignature", arguments).exit_code
 
 

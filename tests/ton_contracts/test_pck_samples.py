@@ -13,15 +13,18 @@ from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.roots import intel_root
 from cocoon_attestation.tdx.platform import platform_id
 from cocoon_ton import opcodes, pck
+from cocoon_ton.attestation_rules import AttestationRule
 from cocoon_ton.code import pck_code, state_init
 from cocoon_ton.emulator import Emulator, GetMethodResult, SendResult, TestChain
 from cocoon_ton.errors import UnprovableError
-from cocoon_ton.pck import AttestationRule, PckIdentity, PckState, parse_pck
+from cocoon_ton.pck import PckIdentity, PckState, parse_pck
 from cocoon_ton.quote_hints import QuoteProof, anchor_of, prove_quote
 
 NAMED = os.environ.get("COCOON_TEST_VECTORS")
 FOLDER = (Path(NAMED) if NAMED else Path(__file__).resolve().parents[3] / "shared" / "vectors") / "tdx"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the samples are not on this machine ({FOLDER})")
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason=f"the samples are not on this machine ({FOLDER})"
+)
 CODES = {entry.name: number for number, entry in opcodes.EXIT_CODES.items() if entry.contract == "Pck"}
 NOW = 1_790_000_000
 GENUINE = {
@@ -92,7 +95,7 @@ class Platform:
     def check(self, rule: AttestationRule, proof: QuoteProof | None = None) -> GetMethodResult:
         shown = proof or self.proof
         name = int.from_bytes(pck.release_name_hash(NAME))
-        arguments = [shown.signed_cell, shown.signature.cell, rule.cell, name]
+        arguments = (shown.signed_cell, shown.signature.cell, rule.cell, name)
         return self.chain.run_getter(self.address, "checkedQuote", arguments)
 
 

@@ -27,9 +27,7 @@ _T = TypeVar("_T")
 MAINNET_GLOBAL_ID = -239
 TESTNET_GLOBAL_ID = -3
 _MAX_FILE = 4 << 20
-_FIELDS = frozenset(
-    {"name", "global_id", "registry", "global_config", "dev_root", "simulated", "faucet"}
-)
+_FIELDS = frozenset({"name", "global_id", "registry", "global_config", "dev_root", "simulated", "faucet"})
 _REQUIRED = frozenset({"name", "global_id", "registry", "global_config"})
 
 

@@ -163,7 +163,7 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     514: ExitCode("Pck", "OldTcb", "a security version is below the rule's"),
     515: ExitCode("Pck", "RuleExpired", "the rule or the certificate is not valid any more"),
     516: ExitCode("Pck", "OldBeacon", "the challenge is not one of the recent masterchain blocks"),
-    517: ExitCode("Pck", "WrongReportData", "report data do not name this binding, this GPU evidence and this block"),
+    517: ExitCode("Pck", "WrongReportData", "report data do not name this binding, GPU digest and block"),
     518: ExitCode("Pck", "TooLittleValue", "the message does not pay for its own processing"),
 }
 """By exit code of the compute phase; codes below 200 belong to TVM."""

@@ -12,8 +12,9 @@ from pytoniq_core import Address, Builder, Cell, StateInit
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.reference import MAX_NAME
-from cocoon_attestation.types import digest32, exact_bytes, uint
+from cocoon_attestation.types import digest32, uint
 from cocoon_ton import opcodes
+from cocoon_ton.attestation_rules import AttestationRule, parse_rule
 from cocoon_ton.cells import Reader, begin, finish, write_text
 from cocoon_ton.code import contract_address, pck_code
 from cocoon_ton.quote_hints import QuoteProof
@@ -22,8 +23,6 @@ BEACON_STEP: Final = 100
 """Only masterchain blocks whose seqno is a multiple of this make a challenge that Pck accepts."""
 BEACON_BLOCKS: Final = 16
 """The newest so many of them are accepted."""
-MODULE_MAJOR_BYTE: Final = 1
-"""Byte of TEE_TCB_SVN that holds the module's major version."""
 VERIFY_VALUE: Final = 250_000_000
 """Value that pays for showing a certificate chain at the prices of the reference configuration, in
 nanoton; what is not used, apart from the contract's reserve for storage, comes back."""
@@ -93,62 +92,6 @@ class PckState:
     def verified(self) -> bool:
         """True once the certificate chain was shown."""
         return self.key_x is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttestationRule:
-    """What a registry demands of one platform family and TDX module.
-
-    Raises `MalformedError` at construction if a field has the wrong length or range.
-    """
-
-    anchor: bytes
-    """x coordinate of the trusted key, 32 bytes."""
-    qe_mrsigner: bytes
-    """Signer of the quoting enclave, 32 bytes."""
-    min_qe_svn: int
-    fmspc: bytes
-    """6 bytes."""
-    min_components: bytes
-    """16 bytes, least value of each."""
-    min_pce_svn: int
-    min_tee_tcb_svn: bytes
-    """16 bytes, least value of each; byte 1, the module's major version, must be equal."""
-    evaluation: int
-    """tcbEvaluationDataNumber that this was taken from."""
-    valid_until: int
-    """Unix time in seconds."""
-
-    def __post_init__(self) -> None:
-        """Check lengths and ranges."""
-        for name, length in (
-            ("anchor", 32),
-            ("qe_mrsigner", 32),
-            ("fmspc", 6),
-            ("min_components", 16),
-            ("min_tee_tcb_svn", 16),
-        ):
-            exact_bytes(getattr(self, name), length, f"attestation rule {name}")
-        uint(self.min_qe_svn, 16, "attestation rule min_qe_svn")
-        uint(self.min_pce_svn, 16, "attestation rule min_pce_svn")
-        uint(self.evaluation, 32, "attestation rule evaluation")
-        uint(self.valid_until, 32, "attestation rule valid_until")
-
-    @property
-    def cell(self) -> Cell:
-        """``AttestationRule``; its hash names the rule."""
-        return finish(
-            begin(opcodes.ATTESTATION_RULE)
-            .store_uint(self.valid_until, 32)
-            .store_bytes(self.fmspc)
-            .store_uint(self.min_pce_svn, 16)
-            .store_uint(self.min_qe_svn, 16)
-            .store_bytes(self.qe_mrsigner)
-            .store_bytes(self.min_components)
-            .store_bytes(self.min_tee_tcb_svn)
-            .store_uint(self.evaluation, 32)
-            .store_bytes(self.anchor)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,29 +170,6 @@ def parse_pck(data: Cell) -> PckState:
     )
 
 
-def parse_rule(cell: Cell) -> AttestationRule:
-    """Read an attestation rule.
-
-    Raises:
-        MalformedError: anything else.
-    """
-    reader = Reader(cell)
-    reader.tag(opcodes.ATTESTATION_RULE)
-    rule = AttestationRule(
-        valid_until=reader.uint(32),
-        fmspc=reader.raw(6),
-        min_pce_svn=reader.uint(16),
-        min_qe_svn=reader.uint(16),
-        qe_mrsigner=reader.raw(32),
-        min_components=reader.raw(16),
-        min_tee_tcb_svn=reader.raw(16),
-        evaluation=reader.uint(32),
-        anchor=reader.raw(32),
-    )
-    reader.end()
-    return rule
-
-
 def parse_statement(cell: Cell) -> AttestationStatement:
     """Read an attestation statement.
 
@@ -313,9 +233,7 @@ def verify_body(chain: Cell | None, certification: Cell | None = None, *, query_
         certification: `QuoteProof.certification_cell`: makes its attestation key the known one.
         query_id: any number.
     """
-    return finish(
-        _body(opcodes.PCK_VERIFY, query_id).store_maybe_ref(chain).store_maybe_ref(certification)
-    )
+    return finish(_body(opcodes.PCK_VERIFY, query_id).store_maybe_ref(chain).store_maybe_ref(certification))
 
 
 def attest_body(
@@ -343,9 +261,7 @@ def attest_body(
 
 def verify_and_attest_body(chain: Cell | None, attest: Cell, *, query_id: int = 0) -> Cell:
     """Body, from anybody: `verify_body` and `attest_body` in one transaction; deploys with the StateInit."""
-    return finish(
-        _body(opcodes.PCK_VERIFY_AND_ATTEST, query_id).store_maybe_ref(chain).store_ref(attest)
-    )
+    return finish(_body(opcodes.PCK_VERIFY_AND_ATTEST, query_id).store_maybe_ref(chain).store_ref(attest))
 
 
 def top_up_body(query_id: int = 0) -> Cell:

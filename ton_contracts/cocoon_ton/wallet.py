@@ -90,9 +90,7 @@ class Wallet:
 
     __slots__ = ("_key", "_state_init", "address", "global_id", "public_key", "version", "wallet_id")
 
-    def __init__(
-        self, seed: bytes, *, global_id: int, version: WalletVersion = WalletVersion.V5R1
-    ) -> None:
+    def __init__(self, seed: bytes, *, global_id: int, version: WalletVersion = WalletVersion.V5R1) -> None:
         """`seed` is the 32-byte Ed25519 seed; `global_id` the network. Raises `ConfigError`."""
         if len(seed) != 32:
             raise ConfigError("a wallet seed has 32 bytes")
@@ -208,5 +206,3 @@ def _wallet_id(version: WalletVersion, global_id: int) -> int:
     if version is WalletVersion.V4R2:
         return _V4_WALLET_ID
     return (_V5_CONTEXT ^ global_id) & 0xFFFFFFFF
-
-

@@ -105,10 +105,11 @@ def _xfam(report: TdReport, expected: Release | None, checks: CheckList) -> None
         faults.append("a fixed bit is clear")
     if expected is not None and report.xfam != expected.xfam:
         faults.append(f"release says {expected.xfam.hex()}")
+    good = "as the release says" if expected else "fixed bits set"
     checks.record(
         "tdx.xfam",
         not faults,
-        f"XFAM {report.xfam.hex()}: {'; '.join(faults) or 'as the release' if expected else 'fixed bits set'}",
+        f"XFAM {report.xfam.hex()}: {'; '.join(faults) or good}",
         inputs=(("xfam", report.xfam.hex()),),
     )
 

@@ -7,14 +7,14 @@ the GPUs take work. What it found goes into RTMR3 (docs/spec/gpu-gate.md).
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from cocoon.v1 import evidence_pb2
-from cocoon_attestation.appraisers.gpu import device_lines
+from cocoon_attestation.appraisers.gpu import joined, measured_devices
+from cocoon_attestation.binding import gpu_digest
 from cocoon_attestation.errors import (
     EvidenceRejectedError,
     MalformedError,
@@ -24,26 +24,19 @@ from cocoon_attestation.errors import (
 from cocoon_attestation.gpu.certificates import device_identity, parse_pem_chain
 from cocoon_attestation.gpu.evidence import GpuDevice
 from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
-from cocoon_attestation.gpu.report import NONCE_SIZE, FeatureFlag, parse_gpu_report
+from cocoon_attestation.gpu.report import NONCE_SIZE, parse_gpu_report
 from cocoon_attestation.gpu.verify import GpuClaims, verify_gpu
-from cocoon_attestation.gpu_summary import GpuSummary
+from cocoon_attestation.gpu_summary import GpuSummary, Joined
 from cocoon_attestation.types import exact_bytes
 from cocoon_enclave.attestation.gpu_endorsements import GpuEndorser
 from cocoon_enclave.attestation.nvml import (
     NO_GPU_HINT,
     DriverState,
-    MultiGpu,
     Nvml,
     RawDevice,
     SwitchReader,
 )
 
-FEATURE_OF_MODE: Final = {
-    MultiGpu.NONE: FeatureFlag.SINGLE,
-    MultiGpu.PROTECTED_PCIE: FeatureFlag.PPCIE,
-    MultiGpu.NVLE: FeatureFlag.MULTI,
-}
-"""The feature flag that GPUs sign in each mode of the driver."""
 _KINDS: Final = {
     DeviceKind.GPU: evidence_pb2.DEVICE_KIND_GPU,
     DeviceKind.SWITCH: evidence_pb2.DEVICE_KIND_SWITCH,
@@ -113,8 +106,9 @@ class NvidiaGpus:
         return GpuSummary(
             confidential=state.protected,
             devtools=state.devtools,
-            evidence=hashlib.sha256(b"".join(device.report for device in shown)).digest(),
-            devices=device_lines(claims),
+            joined=state.joined,
+            evidence=gpu_digest([device.report for device in shown]),
+            devices=measured_devices(claims),
         ).encode()
 
     def evidence(self, nonce: bytes) -> list[evidence_pb2.DeviceEvidence]:
@@ -162,7 +156,7 @@ class NvidiaGpus:
         )
         if problem is not None:
             raise UnsupportedError(f"the GPUs are not protected: {problem}", hint=NO_GPU_HINT)
-        if state.multi_gpu is MultiGpu.PROTECTED_PCIE and self._switches is None:
+        if state.joined is Joined.PROTECTED_PCIE and self._switches is None:
             raise UnsupportedError(
                 "protected PCIe mode needs the evidence of the switches, which cannot be read here"
             )
@@ -170,7 +164,7 @@ class NvidiaGpus:
 
     def _endorsed(self, state: DriverState, nonce: bytes) -> tuple[GpuDevice, ...]:
         devices = [_device(DeviceKind.GPU, raw, nonce) for raw in self._nvml.gpus(nonce)]
-        if state.multi_gpu is MultiGpu.PROTECTED_PCIE and self._switches is not None:
+        if state.joined is Joined.PROTECTED_PCIE and self._switches is not None:
             devices += [_device(DeviceKind.SWITCH, raw, nonce) for raw in self._switches.switches(nonce)]
         return self._endorser.endorse(devices, nonce)
 
@@ -207,8 +201,9 @@ def _serial(device: GpuDevice) -> str:
 
 def _check_mode(state: DriverState, claims: GpuClaims) -> None:
     """What the GPUs signed must be the mode that the driver reports."""
-    expected = FEATURE_OF_MODE[state.multi_gpu]
-    if any(gpu.mode is not expected for gpu in claims.gpus):
+    signed = joined(claims)
+    if signed is not state.joined:
+        shown = "several" if signed is None else signed.name
         raise UnsupportedError(
-            f"the GPUs sign another mode than the driver reports ({state.multi_gpu.name})"
+            f"the driver reports {state.joined.name}, the GPUs sign {shown}: how they are joined is not clear"
         )

@@ -8,29 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from cocoon_attestation.errors import UnavailableError, UnsupportedError
+from cocoon_attestation.gpu_summary import Joined
 
 NO_GPU_HINT: Final = "load NVIDIA's driver in a guest whose GPUs are in confidential-computing mode"
 MAX_GPUS: Final = 16
 _PRODUCTION: Final = 2
 _CAPABLE_CPUS: Final = frozenset({2, 3, 4})
 """NVML_CC_SYSTEM_CPU_CAPS: Intel TDX, AMD SEV-SNP, SNP with vTOM."""
-
-
-class MultiGpu(enum.IntEnum):
-    """How the driver joins several GPUs (NVML's ``multiGpuMode``)."""
-
-    NONE = 0
-    PROTECTED_PCIE = 1
-    """Hopper: eight GPUs and their switches. NVLink is not encrypted."""
-    NVLE = 2
-    """Blackwell: encrypted NVLink."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +35,13 @@ class DriverState:
     """Confidential-computing mode is on."""
     devtools: bool
     """Developer tools mode is on: the host can look inside."""
-    multi_gpu: MultiGpu
+    joined: Joined
+    """How several GPUs are joined (NVML's ``multiGpuMode``, same numbers)."""
 
     @property
     def protected(self) -> bool:
         """True if GPU memory and transfers are protected: the mode, or one that joins several GPUs, is on."""
-        return self.confidential or self.multi_gpu is not MultiGpu.NONE
+        return self.confidential or self.joined is not Joined.ALONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +120,14 @@ class NvmlLibrary:
             if code != lib.NVML_SUCCESS:  # unlike the others, this function returns its error
                 raise lib.NVMLError(code)
         mode = int(settings.multiGpuMode)
-        if mode not in {one.value for one in MultiGpu}:
+        if mode not in {one.value for one in Joined}:
             raise UnsupportedError(f"the driver joins GPUs in the unknown mode {mode}")
         return DriverState(
             capable=int(capabilities.cpuCaps) in _CAPABLE_CPUS and bool(capabilities.gpusCaps),
             production=int(system.environment) == _PRODUCTION,
             confidential=bool(system.ccFeature),
             devtools=bool(system.devToolsMode) or bool(settings.devToolsMode),
-            multi_gpu=MultiGpu(mode),
+            joined=Joined(mode),
         )
 
     def gpus(self, nonce: bytes) -> list[RawDevice]:

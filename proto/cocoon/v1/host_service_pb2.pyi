@@ -229,7 +229,7 @@ class ChannelClaim(google.protobuf.message.Message):
 
     @property
     def authorization(self) -> cocoon.v1.payment_pb2.SignedAuthorization:
-        """The client's permission with the highest cap."""
+        """The client's newest permission that covers the claim."""
 
     @property
     def claim(self) -> cocoon.v1.payment_pb2.SignedClaim:

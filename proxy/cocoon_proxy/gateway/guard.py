@@ -2,8 +2,8 @@
 
 A web page that the user visits can make the browser send requests to loopback. Three rules stop it: the
 Host header must name this machine (so a name that was rebound to 127.0.0.1 fails), a request with an
-Origin header is refused unless that origin was allowed, and there are no CORS headers for others. A
-bearer token, if set, also stops other local users.
+Origin header is refused unless that origin was allowed, and there are no CORS headers for others. Another
+user of this machine is refused by the owner of the socket, or by a bearer token if one is set.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cocoon_attestation.errors import ConfigError
 from cocoon_proxy.config import GatewayConfig
 from cocoon_proxy.gateway.openai import ErrorResponse, plain_error
+from cocoon_proxy.gateway.peer import is_other_user
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 REQUEST_ID: Final = "x-request-id"
@@ -95,6 +96,13 @@ class Guard:
             return plain_error(
                 401, "wrong or missing token", kind="authentication_error", code="invalid_api_key"
             )
+        if not self._token and _other_user(scope):
+            return plain_error(
+                403,
+                "the gateway serves the user who started it",
+                kind="permission_error",
+                code="other_user",
+            )
         return None
 
     def _authorized(self, values: Iterable[str]) -> bool:
@@ -103,6 +111,13 @@ class Guard:
             if scheme.lower() == "bearer":
                 return hmac.compare_digest(token.strip().encode("utf-8"), self._token)
         return False
+
+
+def _other_user(scope: Scope) -> bool:
+    client, server = scope.get("client"), scope.get("server")
+    if not client or not server or server[1] is None:  # a Unix socket has no port, and its own permissions
+        return False
+    return is_other_user((client[0], client[1]), server[1])
 
 
 def _host_name(value: str) -> str:

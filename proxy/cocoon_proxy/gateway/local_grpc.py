@@ -14,6 +14,7 @@ from cocoon_attestation.errors import CocoonError
 from cocoon_proxy.config import GatewayConfig
 from cocoon_proxy.events import Completed, Data, Head, StreamEvent
 from cocoon_proxy.gateway.backend import Backend
+from cocoon_proxy.gateway.peer import is_other_user
 
 _Q = TypeVar("_Q")
 _R = TypeVar("_R")
@@ -25,6 +26,8 @@ class LocalInference(local_service_pb2_grpc.LocalInferenceServiceServicer):
     def __init__(self, backend: Backend, config: GatewayConfig) -> None:
         self._backend = backend
         self._token = config.token.encode("utf-8")
+        self.port = 0
+        """Port of the server, once it is bound: names the connections whose owner is looked up."""
 
     async def Complete(  # noqa: N802  # the name is the protocol's
         self,
@@ -67,12 +70,23 @@ class LocalInference(local_service_pb2_grpc.LocalInferenceServiceServicer):
 
     async def _authorize(self, context: grpc.aio.ServicerContext[_Q, _R]) -> None:
         if not self._token:
+            if _other_user(context.peer(), self.port):
+                await context.abort(
+                    grpc.StatusCode.PERMISSION_DENIED, "the gateway serves the user who started it"
+                )
             return
         for key, value in context.invocation_metadata() or ():
             text = value.encode("utf-8") if isinstance(value, str) else value
             if key == "authorization" and hmac.compare_digest(text, b"Bearer " + self._token):
                 return
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong or missing token")
+
+
+def _other_user(peer: str, port: int) -> bool:
+    """`peer` is gRPC's name of the client: ``ipv4:127.0.0.1:50000``."""
+    kind, _, rest = peer.partition(":")
+    host, _, client_port = rest.rpartition(":")
+    return kind == "ipv4" and client_port.isdecimal() and is_other_user((host, int(client_port)), port)
 
 
 def _response(event: StreamEvent) -> local_service_pb2.CompleteResponse:

@@ -84,11 +84,10 @@ class Gateway:
 
     async def _start_grpc(self) -> None:
         server = grpc.aio.server()
-        local_service_pb2_grpc.add_LocalInferenceServiceServicer_to_server(
-            LocalInference(self._backend, self._config), server
-        )
+        servicer = LocalInference(self._backend, self._config)
+        local_service_pb2_grpc.add_LocalInferenceServiceServicer_to_server(servicer, server)
         try:
-            self.grpc_port = server.add_insecure_port(f"127.0.0.1:{self._config.grpc_port}")
+            self.grpc_port = servicer.port = server.add_insecure_port(f"127.0.0.1:{self._config.grpc_port}")
         except RuntimeError as error:
             raise ConfigError(f"cannot bind port {self._config.grpc_port} for gRPC") from error
         await server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from cocoon_attestation.snp.report import Product, SigningKey, TcbVersion, parse
 from cocoon_attestation.snp.verify import verify_snp
 from cocoon_enclave.attestation.simulated_gpu_pki import seeded_random
 from cocoon_enclave.attestation.simulated_snp import ReportFields, SimulatedAmd, SimulatedChip
+from cocoon_enclave.attestation.snp_table import read_endorsements
 from cocoon_proxy.endorsements.amd import AmdEndorsements
 from cocoon_proxy.endorsements.cache import EndorsementCache
 from cocoon_proxy.endorsements.fetch import Fetcher
@@ -98,7 +100,18 @@ async def test_endorsements_verify_the_report(kds: Kds, make: Make) -> None:
     if kds.vendor.product is Product.TURIN:
         expected["fmcSPL"] = str(tcb.fmc)
     assert query == expected
-    assert set(found.to_json()) == {"certificate", "issuer_chain", "crl"}
+
+
+async def test_file_is_what_the_enclave_reads(kds: Kds, make: Make, tmp_path: Path) -> None:
+    found = await make().endorse(kds.report())
+    path = tmp_path / "snp.json"
+    path.write_text(json.dumps(found.to_json()))
+    read = read_endorsements(path)
+    assert (read.certificates, read.issuer_chain, read.crl) == (
+        (found.certificate,),
+        found.issuer_chain,
+        found.crl,
+    )
 
 
 async def test_second_question_asks_nobody(kds: Kds, make: Make, tmp_path: Path) -> None:

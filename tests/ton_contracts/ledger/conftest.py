@@ -253,7 +253,9 @@ class Smith:
         return cell
 
 
-def validator_set(members: Sequence[Validator], *, main: int | None = None, total: int | None = None) -> Cell:
+def validator_set(
+    members: Sequence[Validator], *, main: int | None = None, total: int | None = None
+) -> Cell:
     """``validators_ext`` (configuration parameter 34)."""
     entries: AugDict[Validator, None] = AugDict(16, _ValidatorEntry())
     entries = entries.built((format(i, "016b"), member) for i, member in enumerate(members))

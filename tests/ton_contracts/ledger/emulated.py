@@ -74,7 +74,10 @@ class EmulatedChain:
     def _show(self) -> None:
         number = len(self.blocks) + 1
         ref = BlockRef(
-            seqno=number, root_hash=hashlib.sha256(b"%d" % number).digest(), file_hash=b"", utime=self.chain.now
+            seqno=number,
+            root_hash=hashlib.sha256(b"%d" % number).digest(),
+            file_hash=b"",
+            utime=self.chain.now,
         )
         self.blocks.append({address: self._state(address, ref) for address in self.tracked})
 
@@ -114,7 +117,9 @@ class EmulatedChain:
         found = [t for t in self.history.get(addr, []) if after_lt < t.lt <= newest]
         return found[:limit]
 
-    async def export_proof(self, addresses: Sequence[Address], at: BlockRef | None = None) -> dict[str, Any]:
+    async def export_proof(
+        self, addresses: Sequence[Address], at: BlockRef | None = None
+    ) -> dict[str, Any]:
         raise NotImplementedError
 
     async def send(self, boc: bytes) -> None:

@@ -56,7 +56,15 @@ class TestAddress:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "0:", "0:" + "ab" * 31, "0:" + "ab" * 33, "5:" + "ab" * 32, " 0:" + "ab" * 32, "0:" + "zz" * 32]
+        [
+            "",
+            "0:",
+            "0:" + "ab" * 31,
+            "0:" + "ab" * 33,
+            "5:" + "ab" * 32,
+            " 0:" + "ab" * 32,
+            "0:" + "zz" * 32,
+        ],
     )
     def test_not_quite_raw(self, text: str) -> None:
         with pytest.raises(MalformedError):
@@ -70,7 +78,14 @@ class TestAmounts:
 
     @pytest.mark.parametrize(
         ("nanoton", "text"),
-        [(0, "0"), (1, "0.000000001"), (TON, "1"), (1_500_000_000, "1.5"), (-2 * TON, "-2"), (10 * TON, "10")]
+        [
+            (0, "0"),
+            (1, "0.000000001"),
+            (TON, "1"),
+            (1_500_000_000, "1.5"),
+            (-2 * TON, "-2"),
+            (10 * TON, "10"),
+        ],
     )
     def test_text(self, nanoton: int, text: str) -> None:
         assert format_ton(nanoton) == text

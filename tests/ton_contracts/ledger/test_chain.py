@@ -88,7 +88,9 @@ class TestRead:
         assert not (await chain.account(NOBODY)).exists
         assert (await chain.account(devnet.faucet_address)).active
 
-    async def test_account_at_an_older_block(self, devnet: Devnet, chain: LiteChain, network: NetworkConfig) -> None:
+    async def test_account_at_an_older_block(
+        self, devnet: Devnet, chain: LiteChain, network: NetworkConfig
+    ) -> None:
         before = await chain.head()
         devnet.fund(ALICE, 5)
         assert (await chain.account(ALICE)).balance == ALICE_BALANCE + 5
@@ -283,7 +285,9 @@ class TestConnections:
         await asyncio.sleep(0)
         assert {task for task in asyncio.all_tasks() - before if not task.done()} <= _server_tasks()
 
-    async def test_cancelled_question_does_not_disturb_others(self, devnet: Devnet, chain: LiteChain) -> None:
+    async def test_cancelled_question_does_not_disturb_others(
+        self, devnet: Devnet, chain: LiteChain
+    ) -> None:
         await chain.head()
         devnet.faults.delay = 0.1
         asked = asyncio.create_task(chain.account(ALICE))
@@ -371,9 +375,9 @@ class TestSeveralServers:
 
     async def test_one_lies_about_the_head(self, trio: Trio) -> None:
         trio.faults[1].duplicate_signatures = 2
-        trio.faults[2].rewrite["getMasterchainInfo"] = lambda _, answer: answer | {
-            "last": answer["last"] | {"seqno": answer["last"]["seqno"] + 1000}
-        }
+        trio.faults[2].rewrite["getMasterchainInfo"] = lambda _, answer: (
+            answer | {"last": answer["last"] | {"seqno": answer["last"]["seqno"] + 1000}}
+        )
         async with LiteChain(trio.network, head_ttl=0) as chain:
             assert (await chain.head()).seqno == trio.devnet.chain.master.seqno
 
@@ -412,9 +416,9 @@ class TestSeveralServers:
             assert (await chain.account(ALICE)).exists
 
     async def test_prove_mode_needs_agreement(self, trio: Trio) -> None:
-        trio.faults[1].rewrite["lookupBlock"] = lambda _, answer: answer | {
-            "id": answer["id"] | {"root_hash": "00" * 32}
-        }
+        trio.faults[1].rewrite["lookupBlock"] = lambda _, answer: (
+            answer | {"id": answer["id"] | {"root_hash": "00" * 32}}
+        )
         async with LiteChain(trio.network, trust=TrustMode.PROVE, head_ttl=0) as chain:
             with pytest.raises(ChainUnavailableError, match="do not agree"):
                 await chain.head()

@@ -78,7 +78,13 @@ async def test_5_getters_are_run_here(devnet: Devnet, chain: LiteChain) -> None:
     assert state.code is not None
     assert state.data is not None
     result = Emulator("slim").get_method(
-        state.code, state.data, "seqno", (), address=state.address, now=state.shard_utime, balance=state.balance
+        state.code,
+        state.data,
+        "seqno",
+        (),
+        address=state.address,
+        now=state.shard_utime,
+        balance=state.balance,
     )
     wallet = Wallet(devnet.faucet_seed, global_id=devnet.global_id, version=WalletVersion.V4R2)
     assert result.unwrap() == [wallet.seqno(state)] == [0]
@@ -101,9 +107,9 @@ async def test_6_older_blocks_are_proved_from_the_head(devnet: Devnet, chain: Li
 
 
 async def test_7_shard_block_is_compared(devnet: Devnet, chain: LiteChain) -> None:
-    devnet.faults.rewrite["getAccountState"] = lambda _, answer: answer | {
-        "shardblk": answer["shardblk"] | {"root_hash": "00" * 32}
-    }
+    devnet.faults.rewrite["getAccountState"] = lambda _, answer: (
+        answer | {"shardblk": answer["shardblk"] | {"root_hash": "00" * 32}}
+    )
     with pytest.raises(ChainProofError, match="another shard block"):
         await chain.account(ALICE)
 
@@ -156,9 +162,9 @@ async def test_bytes_that_look_like_tl_stay_bytes(devnet: Devnet, chain: LiteCha
 
 @pytest.mark.parametrize("method", ["getAccountState", "getBlockHeader"])
 async def test_answers_about_another_block(devnet: Devnet, chain: LiteChain, method: str) -> None:
-    devnet.faults.rewrite[method] = lambda _, answer: answer | {
-        "id": answer["id"] | {"seqno": answer["id"]["seqno"] - 1}
-    }
+    devnet.faults.rewrite[method] = lambda _, answer: (
+        answer | {"id": answer["id"] | {"seqno": answer["id"]["seqno"] - 1}}
+    )
     if method == "getBlockHeader":
         chain = LiteChain(network_of(devnet), trust=TrustMode.OBSERVE)
     async with chain:

@@ -59,7 +59,9 @@ def open_outbox(directory: Path, chain: EmulatedChain, wallet: Wallet = WALLET) 
     return Outbox(directory / "outbox.sqlite", wallet, chain, resend_interval=0.0)
 
 
-def pay(amount: int, to: Address = BOB, *, not_after: int | None = None, body: Cell | None = None) -> TransferOperation:
+def pay(
+    amount: int, to: Address = BOB, *, not_after: int | None = None, body: Cell | None = None
+) -> TransferOperation:
     transfer = Transfer(destination=to, amount=amount, body=body or Cell.empty(), bounce=False)
     return TransferOperation(transfer=transfer, not_after=not_after)
 
@@ -106,7 +108,8 @@ class TestTransfers:
         assert received(chain) == [5]
 
     @pytest.mark.parametrize(
-        "other", [pay(6), pay(5, CAROL), pay(5, not_after=1), pay(5, body=begin_cell().store_bit(1).end_cell())]
+        "other",
+        [pay(6), pay(5, CAROL), pay(5, not_after=1), pay(5, body=begin_cell().store_bit(1).end_cell())],
     )
     async def test_same_key_another_operation(self, outbox: Outbox, other: TransferOperation) -> None:
         outbox.enqueue("a", pay(5))
@@ -171,7 +174,9 @@ class TestMoney:
         await work(outbox, chain, 3)
         assert [outbox.status(name).state for name in "abc"] == [SEEN, SEEN, QUEUED]
 
-    async def test_skipped_by_the_wallet_is_failed_not_seen(self, outbox: Outbox, chain: EmulatedChain) -> None:
+    async def test_skipped_by_the_wallet_is_failed_not_seen(
+        self, outbox: Outbox, chain: EmulatedChain
+    ) -> None:
         outbox.enqueue("a", pay(1))
         outbox.enqueue("b", pay(900 * TON))
         outbox.enqueue("c", pay(2))
@@ -260,7 +265,9 @@ class TestNetwork:
         assert received(chain) == [5]
         assert received(chain, CAROL) == [1]
 
-    async def test_old_view_after_a_payment_pays_nothing_twice(self, tmp_path: Path, chain: EmulatedChain) -> None:
+    async def test_old_view_after_a_payment_pays_nothing_twice(
+        self, tmp_path: Path, chain: EmulatedChain
+    ) -> None:
         async with open_outbox(tmp_path, chain) as outbox:
             outbox.enqueue("a", pay(5))
             await work(outbox, chain, 4)
@@ -274,7 +281,9 @@ class TestNetwork:
             assert outbox.status("b").state is SEEN
         assert received(chain) == [5, 6]
 
-    async def test_old_view_of_an_open_message_decides_nothing(self, outbox: Outbox, chain: EmulatedChain) -> None:
+    async def test_old_view_of_an_open_message_decides_nothing(
+        self, outbox: Outbox, chain: EmulatedChain
+    ) -> None:
         outbox.enqueue("warm up", pay(1))
         await work(outbox, chain, 2)
         outbox.enqueue("a", pay(5))
@@ -357,7 +366,9 @@ class TestExternal:
         assert outbox.status("order").state is SEEN
         assert received(chain, CAROL) == [5]
 
-    async def test_refusal_is_remembered_and_tried_again(self, outbox: Outbox, chain: EmulatedChain) -> None:
+    async def test_refusal_is_remembered_and_tried_again(
+        self, outbox: Outbox, chain: EmulatedChain
+    ) -> None:
         chain.take = chain.admit = False
         outbox.enqueue("order", order(chain, 5))
         await work(outbox, chain, 2)
@@ -372,7 +383,9 @@ class TestExternal:
         assert outbox.status("wrong").state is FAILED
         assert "in time" in outbox.status("wrong").error
 
-    async def test_same_content_under_two_keys_is_seen_for_both(self, outbox: Outbox, chain: EmulatedChain) -> None:
+    async def test_same_content_under_two_keys_is_seen_for_both(
+        self, outbox: Outbox, chain: EmulatedChain
+    ) -> None:
         operation = order(chain, 5)
         outbox.enqueue("first", operation)
         outbox.enqueue("second", operation)
@@ -527,9 +540,7 @@ ACTIONS: dict[str, Callable[[EmulatedChain], None]] = {
 }
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(st.sampled_from(["pay", "step", "step", "restart", *ACTIONS]), max_size=40))
 async def test_whatever_happens_each_is_paid_once(
     emulator: Emulator, tmp_path_factory: pytest.TempPathFactory, script: list[str]

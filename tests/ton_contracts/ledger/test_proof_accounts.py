@@ -73,7 +73,12 @@ async def later(devnet: Devnet, network: NetworkConfig, material: Material) -> M
 
 async def test_present_and_absent(devnet: Devnet, material: Material) -> None:
     alice = material.verify(ALICE).state
-    assert (alice.status, alice.balance, alice.exists, alice.active) == ("uninit", ALICE_BALANCE, True, False)
+    assert (alice.status, alice.balance, alice.exists, alice.active) == (
+        "uninit",
+        ALICE_BALANCE,
+        True,
+        False,
+    )
     assert alice.code_hash is None
     faucet = material.verify(devnet.faucet_address).state
     assert faucet.active

@@ -18,9 +18,7 @@ from .conftest import GLOBAL_ID, Forged, Smith, sign, sign_simplex, validator_se
 
 
 def walk(smith: Smith, links: list[Link], target: Forged, start: Forged | None = None) -> ProvedBlock:
-    return verify_walk(
-        ChainWalker(GLOBAL_ID), (start or smith.init).id, links, target.id, target.proof
-    )
+    return verify_walk(ChainWalker(GLOBAL_ID), (start or smith.init).id, links, target.id, target.proof)
 
 
 def rejected(smith: Smith, links: list[Link], target: Forged, start: Forged | None = None) -> str:
@@ -69,9 +67,7 @@ class TestForward:
     def test_configuration_must_belong_to_the_trusted_block(self, smith: Smith) -> None:
         forged = Smith(validators(1, first=50))
         head = forged.add()
-        link = ForwardLink(
-            to=head.id, config=forged.init.proof, signatures=sign(head.id, forged.members)
-        )
+        link = ForwardLink(to=head.id, config=forged.init.proof, signatures=sign(head.id, forged.members))
         assert "something else" in rejected(smith, [link], head)
 
     def test_only_key_blocks_name_validators(self, smith: Smith) -> None:
@@ -92,7 +88,9 @@ class TestForward:
 
     def test_signatures_of_another_block(self, smith: Smith) -> None:
         head, other = smith.add(), smith.add()
-        link = dataclasses.replace(smith.forward(smith.init, head), signatures=sign(other.id, smith.members))
+        link = dataclasses.replace(
+            smith.forward(smith.init, head), signatures=sign(other.id, smith.members)
+        )
         assert "wrong validator signature" in rejected(smith, [link], head)
 
     def test_file_hash_is_signed_too(self, smith: Smith) -> None:
@@ -313,9 +311,7 @@ class TestAnswers:
         partial = parse_walk({"steps": [self.step(smith, head)]}, smith.init.id)
         assert partial.reached == head.id
         assert partial.header is not None
-        proved = verify_walk(
-            ChainWalker(GLOBAL_ID), smith.init.id, partial.links, head.id, partial.header
-        )
+        proved = verify_walk(ChainWalker(GLOBAL_ID), smith.init.id, partial.links, head.id, partial.header)
         assert proved.ref.id == head.id
 
     def test_start_is_compared_with_the_question(self, smith: Smith) -> None:

@@ -217,5 +217,3 @@ async def test_deeply_nested_junk(proved: tuple[dict[str, Any], NetworkConfig]) 
     refused({"format": nested, "links": nested, "header": nested, "accounts": nested}, network)
     while nested:  # free it without recursion
         nested = nested[0]
-
-

@@ -18,9 +18,7 @@ from cocoon_ton.values import FULL_SHARD, BlockId
 
 from .conftest import Validator, sign, sign_simplex, validators
 
-BLOCK = BlockId(
-    workchain=-1, shard=FULL_SHARD, seqno=5, root_hash=b"\x01" * 32, file_hash=b"\x02" * 32
-)
+BLOCK = BlockId(workchain=-1, shard=FULL_SHARD, seqno=5, root_hash=b"\x01" * 32, file_hash=b"\x02" * 32)
 OTHER = dataclasses.replace(BLOCK, file_hash=b"\x03" * 32)
 
 
@@ -79,9 +77,7 @@ class TestSigners:
         good = signer(BLOCK, members)
         node, signature = good.signatures[2]
         bad = (*good.signatures[:2], (node, signature[:-1] + bytes([signature[-1] ^ 1])))
-        assert "wrong validator signature" in rejected(
-            dataclasses.replace(good, signatures=bad), members
-        )
+        assert "wrong validator signature" in rejected(dataclasses.replace(good, signatures=bad), members)
 
     @pytest.mark.parametrize("length", [0, 63, 65])
     def test_signature_of_a_wrong_length(self, signer: type, length: int) -> None:

@@ -24,7 +24,9 @@ def tree_of(root: Cell) -> ProofTree:
 class TestLookup:
     @given(st.dictionaries(st.integers(0, 255), st.integers(0, 1000), min_size=1), st.integers(0, 255))
     def test_like_a_dictionary(self, content: dict[int, int], key: int) -> None:
-        cells = [(number, begin_cell().store_uint(value, 32).end_cell()) for number, value in content.items()]
+        cells = [
+            (number, begin_cell().store_uint(value, 32).end_cell()) for number, value in content.items()
+        ]
         root = plain_dict(cells, 8)
         leaf = lookup(tree_of(root), root, format(key, "08b"))
         found = None if leaf is None else leaf.load_ref().begin_parse().load_uint(32)
@@ -32,7 +34,9 @@ class TestLookup:
 
     @given(st.dictionaries(st.integers(0, 255), st.integers(0, 9), min_size=1), st.integers(0, 255))
     def test_proof_of_absence_and_presence_is_the_path(self, content: dict[int, int], key: int) -> None:
-        cells = [(number, begin_cell().store_uint(value, 32).end_cell()) for number, value in content.items()]
+        cells = [
+            (number, begin_cell().store_uint(value, 32).end_cell()) for number, value in content.items()
+        ]
         root = plain_dict(cells, 8)
         tree = tree_of(root)
         lookup(tree, root, format(key, "08b"))
@@ -46,7 +50,9 @@ class TestLookup:
                 except ChainProofError:
                     continue  # the path is pruned: no answer, rather than a wrong one
 
-    @pytest.mark.parametrize("bits", ["", "0", "01111", "10", "1011111111", "11", "1111111", "0" + "1" * 40])
+    @pytest.mark.parametrize(
+        "bits", ["", "0", "01111", "10", "1011111111", "11", "1111111", "0" + "1" * 40]
+    )
     def test_malformed_labels(self, bits: str) -> None:
         cell = begin_cell().store_bits(bits).end_cell()
         with pytest.raises(ChainProofError), proof_seam("label"):
@@ -124,7 +130,13 @@ class TestShards:
 
 @pytest.mark.parametrize(
     ("prefix", "workchain", "inside"),
-    [("", 0, True), ("1001", 0, True), ("1000", 0, False), ("", -1, False), (bits_of(b"\x90")[:8], 0, True)],
+    [
+        ("", 0, True),
+        ("1001", 0, True),
+        ("1000", 0, False),
+        ("", -1, False),
+        (bits_of(b"\x90")[:8], 0, True),
+    ],
 )
 def test_which_accounts_a_block_holds(prefix: str, workchain: int, inside: bool) -> None:
     header = Header(

@@ -47,9 +47,7 @@ async def history(devnet: Devnet) -> History:
 
 def refused(cells: list[Cell], history: History, lt: int | None = None, hash: bytes | None = None) -> str:
     with pytest.raises(ChainProofError) as caught:
-        verify_transactions(
-            write_boc(cells), ALICE, history.lt if lt is None else lt, hash or history.hash
-        )
+        verify_transactions(write_boc(cells), ALICE, history.lt if lt is None else lt, hash or history.hash)
     return str(caught.value)
 
 

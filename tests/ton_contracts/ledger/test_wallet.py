@@ -231,14 +231,14 @@ class TestSign:
     @pytest.mark.parametrize(("seqno", "valid_until"), [(-1, 1), (1 << 32, 1), (0, -1), (0, (1 << 32) - 1)])
     def test_no_message_without_an_end(self, seqno: int, valid_until: int) -> None:
         with pytest.raises(ConfigError):
-            Wallet(SEED, global_id=-3).sign([transfer()], seqno=seqno, valid_until=valid_until, deploy=False)
+            Wallet(SEED, global_id=-3).sign(
+                [transfer()], seqno=seqno, valid_until=valid_until, deploy=False
+            )
 
     @both
     def test_is_deterministic(self, version: WalletVersion) -> None:
         wallet = Wallet(SEED, global_id=-3, version=version)
-        first, second = (
-            wallet.sign([transfer()], seqno=3, valid_until=99, deploy=False) for _ in range(2)
-        )
+        first, second = (wallet.sign([transfer()], seqno=3, valid_until=99, deploy=False) for _ in range(2))
         assert first == second
         cell = parse_boc(first.boc)[0]
         assert cell.hash == first.hash
@@ -278,9 +278,10 @@ class TestFaucet:
     def test_from_words(self) -> None:
         words = new_mnemonic()
         faucet = {"mnemonic": " ".join(words), "wallet": "v5r1"}
-        assert faucet_wallet(self.network(faucet)).address == Wallet.from_mnemonic(
-            words, global_id=GLOBAL_ID
-        ).address
+        assert (
+            faucet_wallet(self.network(faucet)).address
+            == Wallet.from_mnemonic(words, global_id=GLOBAL_ID).address
+        )
 
     def test_none(self) -> None:
         with pytest.raises(ConfigError, match="no faucet"):

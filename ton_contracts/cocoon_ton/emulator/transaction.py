@@ -56,9 +56,12 @@ class EmulatedTransaction:
 
     @property
     def fees(self) -> int:
-        """`total_fees` and the forward fees that its internal out-messages carry along."""
+        """`total_fees` and the forward fees that its internal out-messages carry along.
+
+        What older schemes call ``ihr_fee`` holds flags of the message since global version 12.
+        """
         carried = (m.info for m in self.outgoing if isinstance(m.info, InternalMsgInfo))
-        return self.total_fees + sum(int(info.fwd_fee + info.ihr_fee) for info in carried)
+        return self.total_fees + sum(int(info.fwd_fee) for info in carried)
 
     @property
     def _compute(self) -> Any:

@@ -24,9 +24,7 @@ class LiteserverRefusalError(ChainUnavailableError):
     code = "liteserver_refusal"
 
     def __init__(self, server: str, number: int, message: str) -> None:
-        super().__init__(
-            f"liteserver {server}: error {number}: {message}", details={"number": number}
-        )
+        super().__init__(f"liteserver {server}: error {number}: {message}", details={"number": number})
         self.number = number
 
 

@@ -69,9 +69,7 @@ class Outbox:
     `wait` waits for one. `resend_interval` is in seconds of real time.
     """
 
-    def __init__(
-        self, path: Path, wallet: Wallet, chain: Chain, *, resend_interval: float = 5.0
-    ) -> None:
+    def __init__(self, path: Path, wallet: Wallet, chain: Chain, *, resend_interval: float = 5.0) -> None:
         self._path, self._wallet, self._chain = path, wallet, chain
         self._resend_interval = resend_interval
         self._sent_at: dict[bytes, float] = {}

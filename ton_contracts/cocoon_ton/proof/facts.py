@@ -68,9 +68,7 @@ def verify_chain_facts(doc: object, network: NetworkConfig) -> ProvedFacts:
         ]
         if _canonical(export_facts(block, accounts)) != _canonical(doc):
             raise ChainProofError("proof document is not in canonical form")
-    return ProvedFacts(
-        block=block.ref, accounts={raw_address(a.state.address): a.state for a in accounts}
-    )
+    return ProvedFacts(block=block.ref, accounts={raw_address(a.state.address): a.state for a in accounts})
 
 
 def _decode(doc: object) -> Any:

@@ -102,5 +102,3 @@ def parse_message(cell: Cell) -> MessageInfo:
         body=message.body,
         has_state_init=message.init is not None,
     )
-
-
