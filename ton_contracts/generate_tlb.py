@@ -26,6 +26,8 @@ FILES = (
     "lib/ecdsa.tolk",
     "pck/storage.tolk",
     "pck/messages.tolk",
+    "multisig/storage.tolk",
+    "multisig/messages.tolk",
 )
 _STRUCT = re.compile(
     r"^((?:/// [^\n]*\n)*)struct (?:\(0x([0-9a-f]{8})\) )?(\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL
@@ -61,6 +63,8 @@ def tlb_type(tolk: str) -> str:
         return f"(Maybe ^{match[1]})" if match[2] else f"^{match[1]}"
     if match := re.fullmatch(r"map<uint(\d+), (\w+)>", tolk):
         return f"(HashmapE {match[1]} {tlb_type(match[2])})"
+    if match := re.fullmatch(r"map<address, (\w+)>", tolk):
+        return f"(HashmapE 267 {tlb_type(match[1])})"
     if re.fullmatch(r"[A-Z]\w+", tolk):
         return tolk
     raise ValueError(f"no TL-B for {tolk}")

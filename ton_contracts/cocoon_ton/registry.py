@@ -184,7 +184,7 @@ def parse_registry(data: Cell) -> RegistryState:
     root.end()
     if node_count != len(listings) or pending_count != len(pending):
         raise MalformedError("registry: a counter differs from its list")
-    parameters, policy = parse_parameters(config.ref()), _read_policy(config.sub())
+    parameters, policy = parse_parameters(config.ref()), parse_policy(config.ref())
     codes = read_dict(config.maybe_ref(), 16, lambda r: ContractCodes(node=r.ref(), channel=r.ref()))
     config.end()
     raw_releases = read_dict(lists.maybe_ref(), 256, lambda r: (_state(r), r.uint(32), r.ref()))
@@ -252,12 +252,21 @@ def _model(key: bytes, raw: tuple[EntryState, int, Cell]) -> ModelEntry:
 
 def _node(key: bytes, raw: tuple[int, int, Cell]) -> NodeEntry:
     listed_at, updated_at, cell = raw
+    return parse_node_entry(key, cell, listed_at=listed_at, updated_at=updated_at)
+
+
+def parse_node_entry(account_id: bytes, cell: Cell, *, listed_at: int, updated_at: int) -> NodeEntry:
+    """Read what a node says about itself.
+
+    Raises:
+        MalformedError: not an entry, or terms out of form.
+    """
     entry = Reader(cell)
     identity, stake = parse_identity(entry.ref()), entry.coins()
     terms, key_record = parse_terms(entry.ref()), entry.maybe_ref()
     entry.end()
     return NodeEntry(
-        account_id=key,
+        account_id=account_id,
         identity=identity,
         stake=stake,
         terms=terms,
@@ -267,7 +276,13 @@ def _node(key: bytes, raw: tuple[int, int, Cell]) -> NodeEntry:
     )
 
 
-def _read_policy(reader: Reader) -> RegistryPolicy:
+def parse_policy(cell: Cell) -> RegistryPolicy:
+    """Read a policy cell.
+
+    Raises:
+        MalformedError: not a policy.
+    """
+    reader = Reader(cell)
     kinds, statuses = reader.uint(8), reader.uint(8)
     minimum, dev_root_hash = reader.uint(32), reader.raw(32)
     reader.end()
