@@ -1,8 +1,9 @@
-"""`cocoon log`: what nodes have anchored on chain."""
+"""`cocoon log`: what nodes have anchored on chain, and what governance changed."""
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +11,17 @@ from cocoon_attestation.errors import ConfigError
 from cocoon_cli.clients import run
 from cocoon_cli.options import common_options, network_option
 from cocoon_cli.output import print_json, table
+from cocoon_ton.address import raw_address
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig, load_network
+
+if TYPE_CHECKING:
+    from cocoon_ton.registry_history import RegistryEvent, RegistryHistory
 
 
 @click.group()
 def log() -> None:
-    """Read the logs that nodes anchor on chain."""
+    """Read what nodes have anchored on chain, and what governance has changed."""
 
 
 @log.command()
@@ -48,6 +53,63 @@ def checkpoint(node_id: str | None, network: str, as_json: bool) -> None:
             for row in rows
         ],
     )
+
+
+@log.command()
+@click.option("--nodes", is_flag=True, help="Show nodes that entered, changed or left, too.")
+@network_option
+@common_options
+def registry(nodes: bool, network: str, as_json: bool) -> None:
+    """Show every change of the registry since it was deployed, from proved transactions."""
+    from cocoon_ton.registry_history import read_history
+
+    async def main() -> RegistryHistory:
+        chosen = load_network(network)
+        async with LiteChain(chosen) as chain:
+            return await read_history(chain, chosen.registry_address)
+
+    history = run(main)
+    events = [event for event in history.events if nodes or not event.kind.startswith("node_")]
+    if as_json:
+        print_json(
+            {
+                "registry": raw_address(history.registry),
+                "version": history.version,
+                "block": history.seqno,
+                "events": [_event(event) for event in events],
+            }
+        )
+        return
+    table(
+        f"Registry, version {history.version}, up to block {history.seqno}",
+        ["time", "event", "version", "what"],
+        [
+            (
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time)),
+                f"{event.kind} {event.change}".strip(),
+                "" if event.version is None else event.version,
+                ", ".join(f"{name} {_short(value)}" for name, value in event.details.items()),
+            )
+            for event in events
+        ],
+    )
+
+
+def _event(event: RegistryEvent) -> dict[str, object]:
+    return {
+        "event": event.kind,
+        "change": event.change or None,
+        "version": event.version,
+        "time": event.time,
+        "lt": event.lt,
+        "transaction": event.transaction.hex(),
+        "details": dict(event.details),
+    }
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:16] + "…" if len(text) > 40 else text
 
 
 async def _checkpoints(network: NetworkConfig, prefix: str) -> list[dict[str, object]]:

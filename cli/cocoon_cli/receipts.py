@@ -14,6 +14,7 @@ from cocoon_cli.options import common_options, network_option
 from cocoon_cli.output import SIMULATED, console, out, print_json, table, ton
 
 if TYPE_CHECKING:
+    from cocoon_proxy.dispute import Assessment
     from cocoon_proxy.ledger import ReceiptRow
 
 
@@ -118,6 +119,58 @@ def export(
         print_json({"ok": True, "bundle": str(target), "receipt": row.id.hex()})
     else:
         console().print(f"wrote [bold]{target}[/]; check it with: cocoon verify bundle {target} --offline")
+
+
+@receipts.command()
+@click.argument("receipt_id")
+@click.option("--send", is_flag=True, help="Send the challenge, or end one that was not answered.")
+@network_option
+@common_options
+def dispute(receipt_id: str, send: bool, network: str, as_json: bool) -> None:
+    """Check that the node has shown a receipt in its anchored log, and challenge it if not.
+
+    A challenge needs a deposit; half of it comes back if the node can answer, all of it and a bounty if not.
+    """
+    row = _find(receipt_id, network)
+
+    async def main() -> tuple[Assessment, str]:
+        async with open_client(network) as client:
+            return await client.dispute(row.id.hex(), send=send)
+
+    assessment, action = run(main)
+    if as_json:
+        print_json(
+            {
+                "ok": True,
+                "receipt": row.id.hex(),
+                "finding": assessment.finding.value,
+                "action": action or None,
+                "sent": bool(action) and send,
+                "log_index": assessment.receipt.index,
+                "anchored_in_time": assessment.anchored_in_time,
+                "anchor_by": assessment.receipt.anchor_by,
+                "challenge_until": assessment.challenge_until,
+                "answer_until": assessment.answer_until or None,
+            }
+        )
+        return
+    out().print(f"[bold]{assessment.finding.value}[/]: {_FINDINGS[assessment.finding.value]}")
+    if action and send:
+        console().print(f"sent: {action}")
+    elif action:
+        console().print(f"to do about it: cocoon receipts dispute {row.id.hex()[:16]} --send")
+
+
+_FINDINGS = {
+    "not_due": "the node still has time to anchor this receipt",
+    "anchored": "the receipt is in the node's log, and the log was anchored in time",
+    "withheld": "no log that was anchored in time reaches this receipt",
+    "not_shown": "the node does not prove that the receipt is in its log",
+    "challenged": "a challenge is open",
+    "punished": "the node was slashed for this receipt",
+    "too_late": "the time in which this receipt could be challenged is over",
+    "nothing_at_stake": "the node holds no stake",
+}
 
 
 def _find(prefix: str, network: str) -> ReceiptRow:

@@ -18,6 +18,7 @@ from cocoon_attestation.errors import CocoonError
 from cocoon_proxy.audit import export_bundle
 from cocoon_proxy.config import ClientConfig, PolicyOverrides
 from cocoon_proxy.discovery import Directory, NetworkView
+from cocoon_proxy.dispute import Assessment, dispute
 from cocoon_proxy.errors import NoEligibleNodeError, OutcomeUnknownError
 from cocoon_proxy.events import ClientEvent, Completed, Data, EventHandler, Head, StreamEvent
 from cocoon_proxy.exchange import durable
@@ -275,6 +276,36 @@ class AsyncClient:
             request=request,
             response=response,
         )
+
+    async def dispute(self, receipt_id: str, *, send: bool = False) -> tuple[Assessment, str]:
+        """Whether the node kept a receipt from the log; with `send`, do what is to be done about it.
+
+        Returns the assessment and what was sent, or what `send` would send: ``challenge``, ``slash`` or "".
+
+        Raises:
+            UnknownReceiptError: not in the ledger.
+            UnavailableError: the chain cannot be reached.
+            RejectedError: the receipt is not what its node's contract knows.
+            PaymentError: the wallet cannot pay for the message.
+        """
+        if self._chain is None or self._wallet is None:
+            raise RuntimeError("the client is not entered")
+        row = await durable(lambda: self.ledger.receipt(receipt_id))
+        assessment, message = await dispute(
+            row,
+            network=self.network,
+            chain=self._chain,
+            connect_s=self.config.session.connect_seconds,
+        )
+        if message is not None and send:
+            before = (await self._chain.account(message.to)).last_tx_lt
+            await self._wallet.transfer(
+                f"{message.kind}:{row.id.hex()}:{before}",
+                to=message.to,
+                amount=message.value,
+                body=message.body,
+            )
+        return assessment, message.kind if message is not None else ""
 
     async def channels(self) -> tuple[ChannelRow, ...]:
         """All payment channels of this client, newest first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from pytoniq_core import Address, Cell
 
@@ -28,7 +28,7 @@ from cocoon_proxy.ledger import ReceiptRow
 from cocoon_ton.chain import ChainReader
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import BondState, NodeState, parse_node
-from cocoon_ton.node_messages import challenge_body, challenge_value
+from cocoon_ton.node_messages import NODE_MESSAGE_VALUE, challenge_body, challenge_value, slash_body
 from cocoon_ton.registry import parse_registry
 
 
@@ -77,9 +77,10 @@ class Assessment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChallengeMessage:
+class DisputeMessage:
     """What a wallet must send."""
 
+    kind: Literal["challenge", "slash"]
     to: Address
     value: int
     """Nanoton: covers deposit and fees; what is not used comes back."""
@@ -126,21 +127,31 @@ def assess(
     return found(Finding.WITHHELD if receipt.index >= anchored else Finding.NOT_SHOWN)
 
 
-def challenge_message(signed: record_pb2.SignedReceipt, node: NodeState) -> ChallengeMessage:
+def challenge_message(signed: record_pb2.SignedReceipt, node: NodeState) -> DisputeMessage:
     """The message that challenges this receipt, for the deposit that is asked for now.
 
     Raises:
         MalformedError: the receipt does not parse.
     """
-    return ChallengeMessage(
-        to=node.identity.address, value=challenge_value(node.open_challenges), body=challenge_body(signed)
+    return DisputeMessage(
+        kind="challenge",
+        to=node.identity.address,
+        value=challenge_value(node.open_challenges),
+        body=challenge_body(signed),
+    )
+
+
+def slash_message(receipt_hash: bytes, node: NodeState) -> DisputeMessage:
+    """The message that ends a challenge which was not answered in time."""
+    return DisputeMessage(
+        kind="slash", to=node.identity.address, value=NODE_MESSAGE_VALUE, body=slash_body(receipt_hash)
     )
 
 
 async def dispute(
     row: ReceiptRow, *, network: NetworkConfig, chain: ChainReader, connect_s: float
-) -> tuple[Assessment, ChallengeMessage | None]:
-    """Look at chain and node, and judge a receipt of the ledger; with a message if a challenge makes sense.
+) -> tuple[Assessment, DisputeMessage | None]:
+    """Look at chain and node, and judge a receipt of the ledger; with a message if there is one to send now.
 
     Raises:
         UnavailableError: the chain cannot be read.
@@ -161,7 +172,11 @@ async def dispute(
             proof = await _ask(listed.terms.endpoint, row.id, node.log.tree_size, connect_s)
     # The chain's clock decides, not ours.
     assessment = assess(signed, node, now=head.utime, proof=proof)
-    return assessment, challenge_message(signed, node) if assessment.actionable else None
+    if assessment.actionable:
+        return assessment, challenge_message(signed, node)
+    if assessment.finding is Finding.CHALLENGED and head.utime > assessment.answer_until:
+        return assessment, slash_message(row.id, node)
+    return assessment, None
 
 
 async def _ask(endpoint: str, receipt_hash: bytes, size: int, connect_s: float) -> tuple[bytes, ...] | None:

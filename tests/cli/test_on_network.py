@@ -274,6 +274,36 @@ def test_log_checkpoint(at_home: InProcess, net: Running, answers: list[Exchange
     assert net.node_id[:16] in at_home("log", "checkpoint").out
 
 
+def test_log_registry(at_home: InProcess, net: Running) -> None:
+    found = at_home("log", "registry", "--json").json
+    assert found.keys() == {"registry", "version", "block", "events"}
+    assert [event["event"] for event in found["events"]] == ["deployed"]
+    assert found["version"] == 0
+    events = at_home("log", "registry", "--nodes", "--json").json["events"]
+    assert {event["event"] for event in events} == {"deployed", "node_listed"}
+    listed = events[-1]
+    assert listed.keys() == {"event", "change", "version", "time", "lt", "transaction", "details"}
+    assert listed["details"]["node"] == net.node_id
+    assert [event["lt"] for event in events] == sorted(event["lt"] for event in events)
+    assert "deployed" in at_home("log", "registry").out
+
+
+def test_receipts_dispute(at_home: InProcess, answers: list[Exchanged]) -> None:
+    """An honest node: nothing to challenge, and nothing is sent even where that was asked for."""
+    for flags in ((), ("--send",)):
+        found = at_home("receipts", "dispute", answers[0].receipt, *flags, "--json").json
+        assert found.keys() == {
+            "ok", "receipt", "finding", "action", "sent", "log_index", "anchored_in_time", "anchor_by",
+            "challenge_until", "answer_until",
+        }  # fmt: skip
+        assert found["finding"] in ("anchored", "not_due")
+        assert (found["action"], found["sent"], found["answer_until"]) == (None, False, None)
+        assert found["challenge_until"] > found["anchor_by"] > time.time()
+    people = at_home("receipts", "dispute", answers[0].receipt[:16])
+    assert people.code == 0
+    assert people.out.startswith(found["finding"])
+
+
 def test_verify_node(at_home: InProcess, net: Running) -> None:
     found = at_home("verify", "node", "--json")
     assert found.code == 0, found.out

@@ -217,7 +217,12 @@ async def look(node: World, receipt: Receipt) -> tuple[Finding, bool]:
     network: Any = type("Network", (), {"registry_address": node.registry})
     chain: Any = Chain(node)
     assessment, message = await dispute(row(node, receipt), network=network, chain=chain, connect_s=1)
-    assert assessment.actionable is (message is not None)
+    slashable = assessment.finding is Finding.CHALLENGED and node.chain.now > assessment.answer_until
+    assert (message.kind if message else None) == (
+        "challenge" if assessment.actionable else "slash" if slashable else None
+    )
+    if message is not None:
+        assert message.to == node.node
     return assessment.finding, message is not None
 
 
@@ -252,6 +257,26 @@ async def test_a_node_that_the_registry_does_not_list_shows_nothing(
     node.chain.warp(DUE + 1)
     assert await look(node, receipt) == (Finding.NOT_SHOWN, True)
     assert connection.asked == []
+
+
+async def test_a_challenge_without_an_answer_is_ended_by_a_slash(node: World) -> None:
+    receipt = node.receipt()
+    node.to_node(node.owner, node_messages.unbond_body())
+    node.grow(5)
+    assert node.anchor().success
+    node.chain.warp(DUE + 1)
+    network: Any = type("Network", (), {"registry_address": node.registry})
+    chain: Any = Chain(node)
+    for kind in ("challenge", "slash"):
+        _, message = await dispute(row(node, receipt), network=network, chain=chain, connect_s=1)
+        assert message is not None
+        assert message.kind == kind
+        node.chain.send_from(node.client, message.to, message.value, message.body)
+        if kind == "challenge":
+            assert await look(node, receipt) == (Finding.CHALLENGED, False)
+            node.chain.warp(PARAMETERS.response_window + 1)
+    assert node.node_state().stake == 8 * TON
+    assert await look(node, receipt) == (Finding.PUNISHED, False)
 
 
 async def test_a_node_that_does_not_exist(world: World) -> None:  # noqa: F811
