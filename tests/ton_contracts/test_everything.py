@@ -98,7 +98,7 @@ class Play:
     def check_guilt(self, subject: bytes) -> None:
         assert subject not in self.slashed, "nobody is slashed for the same thing twice"
         self.slashed.append(subject)
-        known = {issued.receipt.hash: issued.receipt for issued in self.receipts}
+        known = {bytes(issued.receipt.hash): issued.receipt for issued in self.receipts}
         if subject not in known:
             assert self.conflicting, "only two histories are slashed without a receipt"
             return
