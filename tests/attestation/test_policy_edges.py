@@ -34,8 +34,9 @@ def test_lists_of_platforms_are_intersected(lab: Any) -> None:
 def test_every_status_that_may_be_allowed_at_once(lab: Any) -> None:
     every = OPTIONAL_STATUSES | {UP_TO_DATE}
     assert lab.policy(statuses=every).statuses == every
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         lab.policy(statuses=every | {"OutOfDate"})
+    assert caught.value.hint == "allowed: " + ", ".join(sorted(every))
 
 
 @pytest.mark.parametrize(
