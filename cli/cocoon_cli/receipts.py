@@ -117,7 +117,10 @@ def export(
     if as_json:
         print_json({"ok": True, "bundle": str(target), "receipt": row.id.hex()})
     else:
-        console().print(f"wrote [bold]{target}[/]; check it with: cocoon verify bundle {target} --offline")
+        flag = "" if request and response else " --no-content"
+        console().print(
+            f"wrote [bold]{target}[/]; check it with: cocoon verify bundle {target} --offline{flag}"
+        )
 
 
 def _find(prefix: str, network: str) -> ReceiptRow:
