@@ -118,7 +118,10 @@ def export(
     if as_json:
         print_json({"ok": True, "bundle": str(target), "receipt": row.id.hex()})
     else:
-        console().print(f"wrote [bold]{target}[/]; check it with: cocoon verify bundle {target} --offline")
+        flag = "" if request and response else " --no-content"
+        console().print(
+            f"wrote [bold]{target}[/]; check it with: cocoon verify bundle {target} --offline{flag}"
+        )
 
 
 @receipts.command()

@@ -41,15 +41,19 @@ for _command in (quote, snp, gpu, eventlog):
     "--network", default=None, envvar="COCOON_NETWORK", help="Name or file [default: by its registry]."
 )
 @click.option("--offline", is_flag=True, help="Use no network. Bundles never need one; this says so.")
+@click.option("--no-content", is_flag=True, help="Accept a bundle that leaves request or response out.")
 @_EXPLAIN
 @common_options
-def bundle(file: Path, network: str | None, offline: bool, explain: bool, as_json: bool) -> None:
+def bundle(
+    file: Path, network: str | None, offline: bool, no_content: bool, explain: bool, as_json: bool
+) -> None:
     """Check an offline bundle: receipt, keys, hardware, log and chain, as of the receipt's own time."""
     from cocoon_attestation.bundle import parse_bundle
 
     parsed = parse_bundle(read_file(file, 64 << 20))
     chosen = load_network(network) if network else find_network(parsed.global_id, parsed.registry)
-    show_report(audit_bundle(parsed, chosen), as_json=as_json, explain=explain)
+    report = audit_bundle(parsed, chosen, content_required=not no_content)
+    show_report(report, as_json=as_json, explain=explain)
 
 
 @verify.command()

@@ -205,7 +205,7 @@ def load_config(path: Path) -> EnclaveConfig:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the configuration: {error}") from error
     return parse_config(document, base=path.parent)
 

@@ -159,6 +159,7 @@ def test_export_and_verify(
     assert written.json.keys() == {"ok", "bundle", "receipt"}
     assert Path(written.json["bundle"]).name == f"{answers[0].receipt[:16]}.cocoon.json"
     assert at_home("verify", "bundle", written.json["bundle"]).code == 10  # no content: not a proof of it
+    assert at_home("verify", "bundle", written.json["bundle"], "--no-content").code == 0
     nowhere = at_home("receipts", "export", answers[0].receipt, "-o", tmp_path / "no" / "file", "--json")
     assert nowhere.code == 2
     wrong = tmp_path / "wrong"

@@ -56,6 +56,7 @@ TESTS: Final = (
     "attestation/test_policy.py",
     "attestation/test_policy_vendor.py",
     "attestation/test_policy_digest.py",
+    "attestation/test_policy_edges.py",
     "attestation/test_tdx_collateral.py",
     "attestation/test_tdx_validate.py",
     "attestation/test_tdx_platform.py",

@@ -237,9 +237,11 @@ class Listing:
         root = log.root(anchored) if anchored else bytes(32)
         builder = Builder().store_uint(0xC0C00011, 32).store_ref(self.identity.cell)
         builder.store_uint(2, 8).store_uint(0, 32).store_coins(10 * TON)
+        builder.store_coins(0).store_uint(0, 8)  # no open challenge
         builder.store_uint(anchored, 64).store_bytes(root).store_uint(now if anchored else 0, 32)
-        builder.store_bits("1").store_ref(self.terms_cell()).store_bits("1").store_ref(self.key_cell())
-        return finish(builder.store_bits("0"))
+        builder.store_bits("1").store_ref(self.key_cell()).store_bits("0")
+        rest = Builder().store_bits("1").store_ref(self.terms_cell()).store_bits("000").end_cell()
+        return finish(builder.store_bits("1").store_ref(rest))
 
 
 def registry_cell(genesis: RegistryGenesis, listings: Sequence[Listing], now: int) -> Cell:

@@ -37,7 +37,7 @@ def load_host_config(path: Path) -> HostConfig:
     """Read ``host.toml``; relative paths are relative to it. Raises `ConfigError` naming the bad key."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     return parse_host_config(document, base=path.parent)
 
