@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any, cast
 
 import pytest
 
 from cocoon.v1 import evidence_pb2
+from cocoon_attestation.binding import MAX_LIFETIME_S
 from cocoon_attestation.checks import CheckList, Verdict
 from cocoon_attestation.errors import EvidenceRejectedError
 from cocoon_attestation.evidence import TdxCollateralBytes
@@ -25,6 +27,7 @@ def test_claims_name_the_platform_and_its_instance(lab: Any) -> None:
     claims = enclave.claims
     ppid = bytes.fromhex(str(claims["ppid"]))
     assert len(ppid) == 16
+    assert enclave.key_id == hashlib.sha256(enclave.seal_public_key).digest()
     assert enclave.platform_id == platform_id(TeeKind.TDX, ppid)
     assert len(bytes.fromhex(str(claims["platform_instance_id"]))) == 16
     assert len(bytes.fromhex(str(claims["fmspc"]))) == 6
@@ -45,6 +48,9 @@ def test_platform_ids_of_different_kinds_never_meet() -> None:
         (DEFAULT_CLOCK_SKEW_S + 1, 3600, False),
         (30, 10, False),  # ends before it starts, both within the allowed skew
         (30, 30, False),
+        (0, MAX_LIFETIME_S, True),
+        (-1, MAX_LIFETIME_S - 1, True),
+        (0, MAX_LIFETIME_S + 1, False),
     ],
 )
 def test_edges_of_the_life_of_a_binding(lab: Any, start: int, end: int, accepted: bool) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ class Mutant:
     """One change of one module."""
 
     line: int
+    column: int
     function: str
     """Qualified name of the function that is changed."""
     change: str
@@ -60,12 +62,24 @@ def mutants(source: str) -> list[Mutant]:
                 found.append(
                     Mutant(
                         line=getattr(node, "lineno", 0),
+                        column=getattr(node, "col_offset", 0),
                         function=name,
                         change=change,
                         tree=_replaced(tree, node, replacement),
                     )
                 )
-    return sorted(found, key=lambda mutant: mutant.line)
+    return _numbered(sorted(found, key=lambda mutant: (mutant.line, mutant.column)))
+
+
+def _numbered(found: list[Mutant]) -> list[Mutant]:
+    """The same change at several places of one function: from the second on with a number."""
+    seen: Counter[tuple[str, str]] = Counter()
+    result = []
+    for mutant in found:
+        seen[mutant.function, mutant.change] += 1
+        number = seen[mutant.function, mutant.change]
+        result.append(replace(mutant, change=f"{mutant.change} ({number})") if number > 1 else mutant)
+    return result
 
 
 def _functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, str]]:
@@ -96,6 +110,8 @@ def _is_text(node: ast.AST) -> bool:
     """A text with values in it, or a choice between texts: what a message says is not judged here."""
     if isinstance(node, ast.IfExp):
         return _is_text(node.body) or _is_text(node.orelse)
+    if isinstance(node, ast.BoolOp):
+        return any(map(_is_text, node.values))
     return isinstance(node, ast.JoinedStr) or (
         isinstance(node, ast.Constant) and isinstance(node.value, str)
     )

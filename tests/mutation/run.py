@@ -60,6 +60,7 @@ TESTS: Final = (
     "attestation/test_tdx_collateral.py",
     "attestation/test_tdx_validate.py",
     "attestation/test_tdx_platform.py",
+    "attestation/test_tdx_verify.py",
     "attestation/test_vendor_quote.py",
     "attestation/test_appraisal.py",
     "attestation/test_appraisal_vendors.py",

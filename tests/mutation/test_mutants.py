@@ -101,4 +101,10 @@ def test_mutant_changes_methods_and_properties(tmp_path: Path) -> None:
 def test_what_is_no_function_is_refused(tmp_path: Path) -> None:
     module = load(tmp_path)
     with pytest.raises(LookupError):
-        install(module, Mutant(line=1, function="LIMIT", change="", tree=find("0 -> 1").tree))
+        install(module, Mutant(line=1, column=0, function="LIMIT", change="", tree=find("0 -> 1").tree))
+
+
+def test_equal_changes_of_one_function_are_told_apart() -> None:
+    source = "def f(value):\n    return value[:32] + value[32:]\n"
+    changes = [mutant.change for mutant in mutants(source) if mutant.change.startswith("32")]
+    assert changes == ["32 -> 33", "32 -> 33 (2)"]
