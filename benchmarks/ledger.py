@@ -4,8 +4,7 @@ Gas is that of the contract which the operation is about; `gas_by_contract` has 
 settlement, for example, runs the node (is the claim signed by a key that it knows?) and then the channel.
 TON is everything that leaves the participants for it: gas, storage, forwarding of every message on the way and
 the import of an external one, in the prices of a blockchain configuration (parameters 21 and 25): the one that
-the emulator brings, or a file. What a wallet's own contract charges for sending is not in it. Attestations are
-counted up to the message to the node.
+the emulator brings, or a file. What a wallet's own contract charges for sending is not in it.
 
     python benchmarks/ledger.py [--config CONFIG.boc] [--json]
 """
@@ -126,7 +125,7 @@ def measure(emulator: Emulator, prices: Prices) -> list[dict[str, object]]:
     """Every operation once."""
     world = LedgerWorld(emulator, prices.global_id)
     rows = [
-        row("attest_full", prices, world.attest(full=True)),
+        row("attest_full", prices, world.first_attest),
         row("attest_new_key", prices, world.attest(certify=True)),
         row("attest_cached", prices, world.attest()),
     ]

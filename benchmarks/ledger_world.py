@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pytoniq_core import Address, Cell
+from pytoniq_core import Address, Builder, Cell
 
 from cocoon_attestation.anchor import Anchor
 from cocoon_attestation.binding import KeyBinding, beacon_challenge, report_data
@@ -24,7 +24,7 @@ from cocoon_attestation.reference import TeeKind
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_ton import channel, node_messages, pck, registry_messages
 from cocoon_ton.attestation_rules import AttestationRule
-from cocoon_ton.cells import record_to_ton
+from cocoon_ton.cells import finish, record_to_ton
 from cocoon_ton.channel import ChannelIdentity
 from cocoon_ton.code import channel_code, node_code, pck_code, registry_code, state_init
 from cocoon_ton.emulator import Emulator, SendResult, TestChain
@@ -49,6 +49,8 @@ PARAMETERS: Final = RegistryParameters(
     penalty=2 * TON,
     bounty_permille=500,
     treasury=Address((0, bytes(32))),
+    pck_code=pck_code().code_hash,
+    pck_code_depth=pck_code().depth,
 )
 
 
@@ -89,6 +91,7 @@ class LedgerWorld:
         self.owner, self.client = self.chain.treasury("owner"), self.chain.treasury("client")
         self.receipt_key, self.client_key = _key(1), _key(2)
         self.platform = DevPlatform.create(self.chain.now, _random())
+        self.rule = self._rule()
         self.tree = MerkleTree()
         genesis = RegistryGenesis(
             global_id=global_id,
@@ -97,6 +100,7 @@ class LedgerWorld:
             policy=RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17),
             releases=(self.platform.release(),),
             models={MODEL: "tiny@benchmark"},
+            rules=(self.rule,),
             since=self.chain.now,
         )
         self.node_identity = NodeIdentity(
@@ -118,14 +122,8 @@ class LedgerWorld:
         )
         init = state_init(node_code().cell, self.node_identity.initial_data)
         self._must(self._send(self.owner, self.node, body, 21 * TON, init=init))
-        binding = self.binding()
-        self.binding_hash = binding.hash
-        attest = node_messages.attest_body(
-            key_binding=binding.to_boc(),
-            evidence_digest=b"\x08" * 32,
-            attested_until=self.chain.now + 3600,
-        )
-        self._must(self._send(self.owner, self.node, attest))
+        self.binding_hash = self.binding().hash
+        self.first_attest = self.attest(full=True)
         self._must(self._send(self.owner, self.node, node_messages.top_up_body()))
 
     def _send(
@@ -172,12 +170,24 @@ class LedgerWorld:
     def _quote(self) -> tuple[QuoteProof, AttestationStatement, PckIdentity]:
         beacon = pck.newest_beacon(self.chain.mc_blocks[-1].seqno)
         challenge = beacon_challenge(beacon, self.chain.mc_blocks[beacon - 1].root_hash)
-        binding, tcb = self.binding(), self.platform.tcb
+        binding = self.binding()
         report = self.platform.td_report(report_data(binding.hash, bytes(32), challenge), bytes(48))
         proof = prove_quote(self.platform.quote(report))
-        root = anchor_of(self.platform.root_der)
-        rule = AttestationRule(
-            anchor=root,
+        statement = AttestationStatement(
+            beacon_seqno=beacon,
+            gpu_digest=bytes(32),
+            release_name_hash=pck.release_name_hash(self.platform.release().name),
+            rule=self.rule,
+            binding=record_to_ton(binding.cell),
+            payload=finish(Builder().store_bytes(b"\x08" * 32)),
+        )
+        return proof, statement, PckIdentity(anchor=self.rule.anchor, leaf_hash=proof.leaf_hash)
+
+    def _rule(self) -> AttestationRule:
+        """What the registry asks of quotes: what the platform has."""
+        tcb = self.platform.tcb
+        return AttestationRule(
+            anchor=anchor_of(self.platform.root_der),
             qe_mrsigner=self.platform.qe_mrsigner,
             min_qe_svn=1,
             fmspc=tcb.fmspc,
@@ -185,27 +195,16 @@ class LedgerWorld:
             min_pce_svn=tcb.pce_svn,
             min_tee_tcb_svn=bytes(tcb.tee_tcb_svn),
             evaluation=19,
-            valid_until=self.chain.now + 86_400,
+            valid_until=self.chain.now + 30 * 86_400,
         )
-        statement = AttestationStatement(
-            beacon_seqno=beacon,
-            gpu_digest=bytes(32),
-            release_name_hash=pck.release_name_hash(self.platform.release().name),
-            rule=rule,
-            binding=record_to_ton(binding.cell),
-            payload=Cell.empty(),
-        )
-        return proof, statement, PckIdentity(anchor=root, leaf_hash=proof.leaf_hash)
 
     def attest(self, *, full: bool = False, certify: bool = False) -> Sent:
-        """A quote to the Pck contract; `full`: with the chain from the root, which deploys it.
+        """A quote to the Pck contract, from there to the node and the registry.
 
-        The result goes to an account that takes everything: the node's part is not in this number.
+        `full`: with the chain from the root, which deploys Pck; `certify`: with a new attestation key.
         """
         proof, statement, identity = self._quote()
-        body = pck.attest_body(
-            proof, statement, node=self.chain.treasury("receiver"), certify=certify or full
-        )
+        body = pck.attest_body(proof, statement, node=self.node, certify=certify or full)
         if not full:
             return self._must(self._send(self.owner, identity.address, body))
         body = pck.verify_and_attest_body(proof.chain_cell(identity.anchor), body)
