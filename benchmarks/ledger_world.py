@@ -35,6 +35,8 @@ from cocoon_ton.registry import RegistryPolicy
 from cocoon_ton.registry_messages import RegistryGenesis
 
 TON: Final = 10**9
+GLOBAL_ID: Final = -3
+"""Of the emulated network."""
 MODEL: Final = b"\xaa" * 32
 PRICES: Final = PriceList(prompt=100, cached=10, completion=400)
 PARAMETERS: Final = RegistryParameters(
@@ -80,13 +82,12 @@ class Sent:
 class LedgerWorld:
     """A node that joined and attested, on a fresh chain."""
 
-    def __init__(self, emulator: Emulator, global_id: int) -> None:
+    def __init__(self, emulator: Emulator) -> None:
         """Deploy the registry and the node.
 
         Raises:
             RuntimeError: one of the messages failed, so nothing here can be measured.
         """
-        self.global_id = global_id
         self.chain = TestChain(emulator=emulator)
         self.owner, self.client = self.chain.treasury("owner"), self.chain.treasury("client")
         self.receipt_key, self.client_key = _key(1), _key(2)
@@ -94,7 +95,7 @@ class LedgerWorld:
         self.rule = self._rule()
         self.tree = MerkleTree()
         genesis = RegistryGenesis(
-            global_id=global_id,
+            global_id=GLOBAL_ID,
             governance=self.owner,
             parameters=replace(PARAMETERS, treasury=self.chain.treasury("treasury")),
             policy=RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17),
@@ -104,7 +105,7 @@ class LedgerWorld:
             since=self.chain.now,
         )
         self.node_identity = NodeIdentity(
-            global_id=global_id, registry=genesis.address, owner=self.owner, salt=1
+            global_id=GLOBAL_ID, registry=genesis.address, owner=self.owner, salt=1
         )
         self.node = self.node_identity.address
         self.registry = genesis.address
@@ -162,7 +163,7 @@ class LedgerWorld:
             release_id=self.platform.release().release_id,
             not_before=self.chain.now,
             not_after=self.chain.now + 86_400,
-            global_id=self.global_id,
+            global_id=GLOBAL_ID,
         )
 
     # ---- attestation
@@ -225,7 +226,7 @@ class LedgerWorld:
             first_size=log.tree_size,
             first_root=log.root,
             checkpoint=Checkpoint(
-                global_id=self.global_id,
+                global_id=GLOBAL_ID,
                 node=bytes(self.node.hash_part),
                 tree_size=self.tree.size,
                 root=bytes(self.tree.root()),
@@ -288,7 +289,7 @@ class LedgerWorld:
     def channel(self) -> ChannelIdentity:
         """The client's channel."""
         return ChannelIdentity(
-            global_id=self.global_id,
+            global_id=GLOBAL_ID,
             client=self.client,
             client_key=self.client_key.public_key().public_bytes_raw(),
             node=self.node,
@@ -310,9 +311,9 @@ class LedgerWorld:
     def settle(self, used: int, *, final: bool = False) -> Sent:
         """Collect `used` nanoton in all; `final` also closes the channel."""
         account = bytes(self.channel.address.hash_part)
-        claim = Claim(global_id=self.global_id, channel=account, used=used, index=0)
+        claim = Claim(global_id=GLOBAL_ID, channel=account, used=used, index=0)
         authorization = Authorization(
-            global_id=self.global_id, channel=account, cap=used, valid_until=self.chain.now + 3600
+            global_id=GLOBAL_ID, channel=account, cap=used, valid_until=self.chain.now + 3600
         )
         body = node_messages.settle_body(
             claim=sign_claim(claim, self.receipt_key),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytoniq_core import Address
 
 from cocoon_attestation.errors import ConfigError, UnavailableError
+from cocoon_attestation.reference import TeeKind
 from cocoon_ton.address import raw_address
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.code import pck_code
@@ -80,6 +81,7 @@ async def deploy_registry(
 
     faucet = faucet_wallet(network)
     release = platform.release()
+    kinds = frozenset({release.tee})
     stamp: dict[str, str] = {
         "release": release.release_id.hex(),
         "model": model.digest.hex(),
@@ -99,10 +101,11 @@ async def deploy_registry(
         governance=faucet.address,
         parameters=parameters(faucet.address),
         policy=RegistryPolicy(
-            tee_kinds=frozenset({release.tee}),
+            tee_kinds=kinds,
             min_tcb_evaluation=EVALUATION_NUMBER,
             dev_root_hash=hashlib.sha256(platform.root_der).digest(),
-            recorded={release.tee: 10 * NANO},
+            # TVM checks quotes of TDX only; the others join with the digest of their evidence
+            recorded=dict.fromkeys(kinds - {TeeKind.TDX}, 10 * NANO),
         ),
         releases=(release,),
         models={model.digest: model.name},

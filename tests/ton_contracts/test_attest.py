@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -183,7 +184,7 @@ def said(q: Quoted, platform: Cell | None = None, *, sender: Address | None = No
 def test_the_sender_is_the_genuine_pck(attested: Quoted) -> None:
     w = attested.w
     for sender in (w.owner, w.stranger, w.registry, w.node, Address((-1, attested.address.hash_part))):
-        result = unchanged(attested, lambda sender=sender: said(attested, sender=sender), payer=w.client)
+        result = unchanged(attested, functools.partial(said, attested, sender=sender), payer=w.client)
         assert on_node(attested, result) == NOT_PCK
 
 
@@ -193,7 +194,7 @@ def test_other_code_at_an_address_of_its_own_is_not_pck(attested: Quoted) -> Non
     for code in (channel_code().cell, node_code().cell):
         other = Address((0, state_init(code, data).hash))
         result = unchanged(
-            attested, lambda other=other: said(attested, sender=other), payer=attested.w.client
+            attested, functools.partial(said, attested, sender=other), payer=attested.w.client
         )
         assert on_node(attested, result) == NOT_PCK
 
@@ -390,7 +391,7 @@ def test_a_quote_counts_for_minutes(attested: Quoted) -> None:
     attest, full = attested.attest_body(), attested.attest_body(certify=True)
     attested.chain.warp(1600)
     for body in (attest, full):
-        result = unchanged(attested, lambda body=body: attested.send(body))
+        result = unchanged(attested, functools.partial(attested.send, body))
         assert result.first.exit_code == 516
         assert not result.on(attested.w.node)
 

@@ -420,8 +420,8 @@ def crowded(data: Cell, count: int) -> Cell:
     (own,) = nodes
     listed, updated, entry, claim = nodes[own]
     for number in range(count):
-        copies = tuple(_copied(cell, number) for cell in (entry, claim))
-        nodes[own ^ (number + 1) << 240 | number] = (listed, updated, *copies)
+        id = own ^ (number + 1) << 240 | number
+        nodes[id] = (listed, updated, _copied(entry, number), _copied(claim, number))
 
     def listing(value: tuple[int, int, Cell, Cell]) -> Cell:
         builder = Builder().store_uint(value[0], 32).store_uint(value[1], 32).store_ref(value[2])

@@ -73,7 +73,7 @@ def test_a_refused_join_returns_the_stake(world: World) -> None:
     assert result[1].exit_code == 214
     state = world.node_state()
     assert (state.bond, state.stake) == (BondState.IDLE, 0)
-    assert owner - world.chain.balance(world.owner) < TON // 8
+    assert owner - world.chain.balance(world.owner) < TON // 7
     assert world.join(stake=10 * TON).success, "and may try again"
 
 
@@ -82,7 +82,7 @@ def test_join_without_a_registry_returns_the_stake(world: World) -> None:
     result = world.join()
     assert result[1].exit_code is None
     assert world.node_state().bond is BondState.IDLE
-    assert owner - world.chain.balance(world.owner) < TON // 10
+    assert owner - world.chain.balance(world.owner) < TON // 7
 
 
 def test_join_needs_the_value_that_it_names(world: World) -> None:

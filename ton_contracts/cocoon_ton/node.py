@@ -32,6 +32,8 @@ from cocoon_ton.parameters import parse_parameters as parse_parameters
 CODE_VERSION: Final = 1
 """Version of the node code in this package, as registries list it."""
 FLAG_SIMULATED: Final = 1
+PROPOSAL_TIMEOUT_S: Final = 600
+"""After so many seconds a proposal without an answer may be replaced."""
 MAX_ENDPOINT: Final = 127
 MAX_MODELS: Final = 3
 
