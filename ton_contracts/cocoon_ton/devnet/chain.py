@@ -11,7 +11,7 @@ from pytoniq_core import Cell, begin_cell
 
 from cocoon_ton.devnet import blocks, states
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, BlockTree
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.collation import Collation, account_entry, destination
 from cocoon_ton.devnet.genesis import ConfigDict
 from cocoon_ton.devnet.store import Commit, Store
@@ -78,7 +78,7 @@ class Chain:
         self.master = self._require(MASTERCHAIN, None)
         self.zero = self._require(MASTERCHAIN, 0)
         self._accounts = states.account_dict(self.store.accounts_at(self.master.seqno))
-        self._queue = deque(Cell.one_from_boc(boc) for boc in self.store.queue())
+        self._queue = deque(read_boc(boc) for boc in self.store.queue())
         self._tree = self._tree_before(self.master.seqno + 1)
         self._key = self.store.block(MASTERCHAIN, 1)
 
@@ -216,7 +216,7 @@ class Chain:
         entry = self.account(account, seqno)
         if entry is None:
             return cast(Cell, EMPTY_ACCOUNT)
-        cell = Cell.one_from_boc(self.store.account_boc(entry.account.hash))
+        cell = read_boc(self.store.account_boc(entry.account.hash))
         builder = begin_cell().store_ref(cell).store_bytes(entry.last_hash).store_uint(entry.last_lt, 64)
         result = builder.end_cell()
         if seqno is None:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from pytoniq_core import Address, Cell, MessageAny
 from pytoniq_core.crypto.crc import crc16
 
-from cocoon_ton.emulator.boc import from_base64, to_base64
+from cocoon_ton.emulator.boc import from_base64, read_boc, to_base64
 from cocoon_ton.emulator.errors import EmulatorError, GetMethodError, MessageNotAcceptedError
 from cocoon_ton.emulator.host import Host, shared_host
 from cocoon_ton.emulator.sandbox import ConfigName, load_sandbox
@@ -69,7 +69,7 @@ class GetMethodResult:
     @property
     def stack(self) -> list[StackValue]:
         """The stack, last value on top."""
-        return read_stack(Cell.one_from_boc(self.stack_boc))
+        return read_stack(read_boc(self.stack_boc))
 
     def unwrap(self) -> list[StackValue]:
         """The stack; GetMethodError if the exit code is neither 0 nor 1."""

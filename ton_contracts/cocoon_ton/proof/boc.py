@@ -6,10 +6,12 @@ exponential time on cells that share children. Format: TON whitepaper "TVM", sec
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from bitarray import bitarray
 from pytoniq_core import Cell
+from pytoniq_core.boc.exotic import LevelMask
 from pytoniq_core.boc.tvm_bitarray import TvmBitarray
 
 from cocoon_ton.errors import ChainProofError
@@ -20,6 +22,8 @@ MAX_BYTES = 8 << 20
 MAX_CELLS = 1 << 17
 _MAGIC = b"\xb5\xee\x9c\x72"
 _HASH_AND_DEPTH = 256 + 16
+_MAX_DEPTH = 1024
+_LEVEL_0 = LevelMask(0)
 
 
 def parse_boc(
@@ -74,7 +78,8 @@ def _numbers(data: bytes, start: int, size: int, count: int) -> list[int]:
     return [int.from_bytes(data[end - size : end], "big") for end in ends]
 
 
-_Raw = tuple[int, TvmBitarray, list[int], bool]
+_Raw = tuple[int, TvmBitarray, list[int], bool, bytes]
+"""Level mask, bits, indexes of children, whether exotic, descriptors and padded data as they are hashed."""
 
 
 def _split(data: bytes, position: int, end: int, count: int, size: int) -> list[_Raw]:
@@ -85,9 +90,10 @@ def _split(data: bytes, position: int, end: int, count: int, size: int) -> list[
         if refs > 4 or first & 16:
             raise ChainProofError("bag of cells has an unsupported cell")
         length = (second + 1) >> 1
+        content = data[position : position + 2 + length]
         position += 2
         bits = bitarray()
-        bits.frombytes(data[position : position + length])
+        bits.frombytes(content[2:])
         if second & 1:
             last = data[position + length - 1]
             if not last & 0x7F:
@@ -100,7 +106,7 @@ def _split(data: bytes, position: int, end: int, count: int, size: int) -> list[
         position += refs * size
         if position > end:
             raise ChainProofError("bag of cells is cut off")
-        raw.append((level, TvmBitarray(1023, bits), children, exotic))
+        raw.append((level, TvmBitarray(1023, bits), children, exotic, content))
     if position != end:
         raise ChainProofError("bag of cells has spare bytes")
     return raw
@@ -109,9 +115,12 @@ def _split(data: bytes, position: int, end: int, count: int, size: int) -> list[
 def _build(raw: list[_Raw]) -> list[Cell]:
     cells: dict[int, Cell] = {}
     for index in range(len(raw) - 1, -1, -1):
-        level, bits, children, exotic = raw[index]
-        kind = int(bits[:8].to01(), 2) if exotic else ORDINARY
+        level, bits, children, exotic, content = raw[index]
         refs = [cells[child] for child in children]
+        if not exotic and not level and not any(ref.level_mask.mask for ref in refs):
+            cells[index] = _plain_cell(bits, refs, content)
+            continue
+        kind = int(bits[:8].to01(), 2) if exotic else ORDINARY
         if exotic:
             _check_exotic(kind, bits, refs)
         cell = Cell(bits, refs, kind)
@@ -119,6 +128,29 @@ def _build(raw: list[_Raw]) -> list[Cell]:
             raise ChainProofError("cell has a wrong level")
         cells[index] = cell
     return [cells[index] for index in range(len(raw))]
+
+
+def _plain_cell(bits: TvmBitarray, refs: list[Cell], content: bytes) -> Cell:
+    """An ordinary cell of level 0 below cells of level 0: what ``Cell(bits, refs)`` makes, in a fifth of the time.
+
+    Such a cell has one hash, of its descriptors and data (`content`, canonical: `_split` checked the padding),
+    depths and hashes of its children.
+    """
+    depth = 1 + max(ref._depths[0] for ref in refs) if refs else 0
+    if depth >= _MAX_DEPTH:
+        raise ChainProofError("cells are too deep")
+    hasher = hashlib.sha256(content)
+    for ref in refs:
+        hasher.update(ref._depths[0].to_bytes(2))
+    for ref in refs:
+        hasher.update(ref._hash)
+    cell = Cell.__new__(Cell)
+    cell.bits, cell.refs, cell.type_, cell.is_exotic = bits, refs, ORDINARY, False
+    cell.level_mask, cell._depths = _LEVEL_0, [depth]
+    cell._hash = hasher.digest()
+    cell._hashes = [cell._hash]
+    cell._descriptors, cell._data_bytes = content[:2], content[2:]
+    return cell
 
 
 def _check_exotic(kind: int, bits: TvmBitarray, refs: list[Cell]) -> None:
