@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 from pytoniq_core import Cell
 
 from cocoon_ton.proof.boc import parse_boc
 
 _MAGIC = b"\xb5\xee\x9c\x72"
+_KNOWN: WeakValueDictionary[bytes, Cell] = WeakValueDictionary()
 
 
 def write_boc(roots: Sequence[Cell]) -> bytes:
@@ -69,10 +71,12 @@ def from_base64(text: str) -> Cell:
 
 
 def read_boc(data: bytes) -> Cell:
-    """The single root of a BoC, in linear time.
+    """The single root of a BoC, in linear time; cells that are alive already are used again.
+
+    A large account changes in a few cells from one transaction to the next, so its versions share the others.
 
     Raises:
         ChainProofError: not a well-formed bag of cells with one root of level 0.
     """
-    (cell,) = parse_boc(data)
+    (cell,) = parse_boc(data, known=_KNOWN)
     return cell

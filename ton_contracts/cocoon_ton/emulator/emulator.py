@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -20,6 +21,7 @@ from cocoon_ton.emulator.transaction import EmulatedTransaction, parse_transacti
 
 GET_METHOD_GAS: Final = 1_000_000
 _FULL_SHARD: Final = 1 << 63
+_KEPT_TEXTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class Emulator:
         self._pointer = 0
         self._prev: tuple[PrevBlocks, str] | None = None
         self._given = (False, False)
+        self._texts: OrderedDict[bytes, str] = OrderedDict()
         self.set_config(config)
 
     def set_config(self, config: Cell | str) -> None:
@@ -161,16 +164,20 @@ class Emulator:
                 "_emulate_with_emulator",
                 self._pointer,
                 to_base64(libraries) if libraries is not None else 0,
-                to_base64(shard_account),
+                self._text_of(shard_account),
                 to_base64(message),
                 json.dumps(parameters),
             )
         )
         if not output["success"]:
             _refused(output)
+        after = from_base64(output["shard_account"])
+        self._texts[bytes(after.hash)] = output["shard_account"]
+        if len(self._texts) > _KEPT_TEXTS:
+            self._texts.popitem(last=False)
         return parse_transaction(
             from_base64(output["transaction"]),
-            from_base64(output["shard_account"]),
+            after,
             destination,
             from_base64(output["actions"]) if output.get("actions") else None,
             str(output.get("vm_log", "")),
@@ -218,6 +225,10 @@ class Emulator:
             stack_boc=base64.b64decode(output["stack"]),
             vm_log=str(output.get("vm_log", "")),
         )
+
+    def _text_of(self, shard_account: Cell) -> str:
+        """As the emulator wrote it, if it did so lately: writing a large account takes longer than running it."""
+        return self._texts.get(bytes(shard_account.hash)) or to_base64(shard_account)
 
     def _forget(self, libraries: Cell | None, prev_blocks: PrevBlocks | None) -> None:
         # the emulator keeps the libraries and blocks of the last call that gave any
