@@ -262,7 +262,7 @@ def run_gpu_chain(data: bytes) -> None:
 def run_rim(data: bytes) -> None:
     rim = parse_rim(data)
     at = datetime.fromtimestamp(samples.NOW, UTC)
-    problem = rim_chain_problem(rim, {samples.nvidia().rim_root.der}, at)
+    problem = rim_chain_problem(rim.chain, {samples.nvidia().rim_root.der}, at)
     found = verify_rim(rim)
     if problem is None and isinstance(found, Rim):
         known = {(one.chip, one.version): dict(one.active) for one in genuine_rims()}
@@ -286,7 +286,7 @@ def run_ocsp(data: bytes) -> None:
     for child, issuer in itertools.pairwise(chain):
         if response_problem(response, child, issuer, samples.CHALLENGE, at) is None:
             genuine = [parse_ocsp(one) for one in samples.gpu_device().ocsp_responses]
-            assert response.tbs_response_bytes in {one.tbs_response_bytes for one in genuine}
+            assert response.signed in {one.signed for one in genuine}
 
 
 def run_gpu_list(data: bytes) -> None:
