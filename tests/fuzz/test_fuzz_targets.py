@@ -94,8 +94,9 @@ def test_record_adds_up_and_survives_writing(tmp_path: Path) -> None:
         1,
         "cd34",
     )
-    record.write({"cell": twice, "gpu-rim": once}, page)
-    assert record.read(page) == {"cell": twice, "gpu-rim": once}
+    other = record.Total(name="gpu-rim", seconds=3600)
+    record.write({"cell": twice, "gpu-rim": other}, page)
+    assert record.read(page) == {"cell": twice, "gpu-rim": other}
     assert page.read_text("utf-8").endswith("\n\nThe end.\n")
     with pytest.raises(ValueError, match="0 tables"):
         record.write({}, Path(__file__))
