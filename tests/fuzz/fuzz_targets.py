@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryptography.x509.ocsp import OCSPResponse
+
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.binding import parse_key_binding
@@ -279,6 +281,14 @@ def rim_seeds() -> list[bytes]:
     return [*samples.nvidia().gpu_rims, *samples.nvidia().switch_rims]
 
 
+def answer_of(response: OCSPResponse) -> tuple[object, ...]:
+    """What a response says, without the time it was made at: good answers of earlier runs are in the corpus."""
+    about = (response.serial_number, response.issuer_name_hash, response.issuer_key_hash)
+    dates = (response.this_update_utc, response.next_update_utc)
+    extensions = [(one.oid, one.critical, one.value) for one in response.extensions]
+    return (*about, *dates, response.certificate_status, extensions)
+
+
 def run_ocsp(data: bytes) -> None:
     response = parse_ocsp(data)
     chain = parse_der_chain(gpu_chain())
@@ -286,7 +296,7 @@ def run_ocsp(data: bytes) -> None:
     for child, issuer in itertools.pairwise(chain):
         if response_problem(response, child, issuer, samples.CHALLENGE, at) is None:
             genuine = [parse_ocsp(one) for one in samples.gpu_device().ocsp_responses]
-            assert response.tbs_response_bytes in {one.tbs_response_bytes for one in genuine}
+            assert answer_of(response) in [answer_of(one) for one in genuine]
 
 
 def run_gpu_list(data: bytes) -> None:
