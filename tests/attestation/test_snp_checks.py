@@ -28,9 +28,9 @@ from cocoon_enclave.attestation.simulated_snp import (
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from tests.attestation.kit_amd import AT, NOW, Guest
+    from tests.attestation.kit_amd import AT, NOW, REPORT_DATA, Guest
 else:
-    from kit_amd import AT, NOW, Guest
+    from kit_amd import AT, NOW, REPORT_DATA, Guest
 
 USUAL = DEFAULT_MINIMUM_TCB[Product.GENOA]
 
