@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import hmac
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -144,8 +145,8 @@ def _check_versions(
 
 
 def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport) -> None:
-    indices = [index for rim in rims for index in rim.active]
-    shared = sorted({index for index in indices if indices.count(index) > 1})
+    counts = Counter(index for rim in rims for index in rim.active)
+    shared = sorted(index for index, count in counts.items() if count > 1)
     record("gpu.rim_conflict", not shared, f"indices active in two manifests: {shared or 'none'}")
     empty = [rim.version for rim in rims if not rim.active]
     wrong = sorted(
@@ -157,7 +158,7 @@ def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport
     record(
         "gpu.rim_match",
         bool(rims) and not empty and not wrong,
-        f"{len(indices)} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
+        f"{counts.total()} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
     )
 
 
