@@ -28,9 +28,9 @@ from cocoon_enclave.attestation.simulated_snp import (
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from tests.attestation.kit_amd import AT, NOW, Guest
+    from tests.attestation.kit_amd import AT, NOW, REPORT_DATA, Guest
 else:
-    from kit_amd import AT, NOW, Guest
+    from kit_amd import AT, NOW, REPORT_DATA, Guest
 
 USUAL = DEFAULT_MINIMUM_TCB[Product.GENOA]
 
@@ -78,6 +78,22 @@ def test_healthy_guest_is_accepted(guest: Guest) -> None:
 )
 def test_one_wrong_field_fails_one_check(guest: Guest, check: str, fields: dict[str, Any]) -> None:
     assert guest.failed(fields=fields) == [check]
+
+
+AZURE_IDS = {"family_id": b"\x01" + bytes(15), "image_id": b"\x02" + bytes(15)}
+DIGEST_ONLY = b"\x44" * 32 + bytes(32)
+
+
+def test_guest_under_a_paravisor_has_a_reason_of_its_own(guest: Guest) -> None:
+    fields = {**AZURE_IDS, "report_data": DIGEST_ONLY}
+    assert guest.failed(fields=fields, rules={"report_data": DIGEST_ONLY}) == ["snp.paravisor"]
+    # One half of the mark is none: our own report data has a challenge in its second half.
+    for others, data in ((AZURE_IDS, REPORT_DATA), ({}, DIGEST_ONLY), (AZURE_IDS, bytes(64))):
+        _, checks = guest.check(fields={**others, "report_data": data}, rules={"report_data": data})
+        assert checks.accepted
+    _, checks = guest.check(fields=fields, rules={"report_data": DIGEST_ONLY, "allow_paravisor": True})
+    assert not checks.accepted
+    assert [check.id for check in checks.skipped] == ["snp.paravisor"]
 
 
 @pytest.mark.parametrize(
@@ -324,6 +340,7 @@ def test_usual_policy_waives_nothing(guest: Guest) -> None:
         "snp.crl",
         "snp.tcb_min",
         "snp.platform",
+        "snp.paravisor",
     }
 
 

@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography.x509.ocsp import OCSPResponse
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.appraisal import appraise
@@ -49,7 +48,7 @@ from cocoon_attestation.gpu.certificates import (
     parse_pem_chain,
 )
 from cocoon_attestation.gpu.evidence import parse_evidence_list
-from cocoon_attestation.gpu.ocsp import parse_ocsp, response_problem
+from cocoon_attestation.gpu.ocsp import OcspAnswer, parse_ocsp, response_problem
 from cocoon_attestation.gpu.report import GpuReport, parse_gpu_report
 from cocoon_attestation.gpu.rim import Rim, parse_rim, rim_chain_problem, verify_rim
 from cocoon_attestation.gpu_summary import parse_gpu_summary
@@ -264,7 +263,7 @@ def run_gpu_chain(data: bytes) -> None:
 def run_rim(data: bytes) -> None:
     rim = parse_rim(data)
     at = datetime.fromtimestamp(samples.NOW, UTC)
-    problem = rim_chain_problem(rim, {samples.nvidia().rim_root.der}, at)
+    problem = rim_chain_problem(rim.chain, {samples.nvidia().rim_root.der}, at)
     found = verify_rim(rim)
     if problem is None and isinstance(found, Rim):
         known = {(one.chip, one.version): dict(one.active) for one in genuine_rims()}
@@ -281,12 +280,9 @@ def rim_seeds() -> list[bytes]:
     return [*samples.nvidia().gpu_rims, *samples.nvidia().switch_rims]
 
 
-def answer_of(response: OCSPResponse) -> tuple[object, ...]:
+def answer_of(answer: OcspAnswer) -> tuple[object, ...]:
     """What a response says, without the time it was made at: good answers of earlier runs are in the corpus."""
-    about = (response.serial_number, response.issuer_name_hash, response.issuer_key_hash)
-    dates = (response.this_update_utc, response.next_update_utc)
-    extensions = [(one.oid, one.critical, one.value) for one in response.extensions]
-    return (*about, *dates, response.certificate_status, extensions)
+    return (answer.about, answer.start, answer.end, answer.status, answer.nonces, answer.critical)
 
 
 def run_ocsp(data: bytes) -> None:
