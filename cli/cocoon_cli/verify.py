@@ -16,6 +16,7 @@ from cocoon_cli.auditing import REJECTED, Report, audit_bundle, find_network, sh
 from cocoon_cli.clients import open_client, run
 from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
 from cocoon_cli.judged import EAR, EXPLAIN, print_ear, require_json
+from cocoon_cli.measure_snp import measure_snp
 from cocoon_cli.options import common_options, network_option
 from cocoon_cli.verify_vendor import eventlog, gpu, quote, snp
 from cocoon_ton.network import NetworkConfig, load_network
@@ -32,7 +33,7 @@ def verify() -> None:
     """
 
 
-for _command in (quote, snp, gpu, eventlog):
+for _command in (quote, snp, gpu, eventlog, measure_snp):
     verify.add_command(_command)
 
 
