@@ -92,6 +92,8 @@ def verify_raw_gpu(
         scope="hardware" if "gpu.rim_match" in skipped else "hardware and firmware",
         claims=gpu_claims(claims),
         warnings=tuple(warnings),
+        simulated=claims.simulated,
+        policy_digest=None if options.policy is None else options.policy.digest,
     )
 
 
