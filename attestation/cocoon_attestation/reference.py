@@ -7,6 +7,7 @@ key binding names. See docs/spec/policy.md, section 2.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -109,7 +110,7 @@ class Release:
     @property
     def release_id(self) -> Digest32:
         """Representation hash of the cell, 32 bytes."""
-        return Digest32(self.to_cell().hash)
+        return _release_id(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +168,17 @@ class SnpRelease:
     @property
     def release_id(self) -> Digest32:
         """Representation hash of the cell, 32 bytes."""
-        return Digest32(self.to_cell().hash)
+        return _release_id(self)
 
 
 AnyRelease = Release | SnpRelease
 """A release of any kind of TEE."""
+
+
+@functools.lru_cache(maxsize=256)
+def _release_id(release: AnyRelease) -> Digest32:
+    """Every appraisal and every request asks for the ids of all allowed releases: compute each once."""
+    return Digest32(release.to_cell().hash)
 
 
 def parse_release(boc: bytes | memoryview) -> AnyRelease:

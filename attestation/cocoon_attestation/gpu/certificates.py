@@ -8,6 +8,7 @@ issuer, end at a pinned root. Rules: docs/spec/gpu.md; DICE attestation architec
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -119,8 +120,13 @@ def dates_problem(chain: Sequence[x509.Certificate], at: dt.datetime) -> str | N
     return None
 
 
+@functools.lru_cache(maxsize=512)
 def signature_valid(child: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """True if `issuer` signed `child` with ECDSA P-384 and SHA-384."""
+    """True if `issuer` signed `child` with ECDSA P-384 and SHA-384.
+
+    A pure function of two certificates, compared by all their bytes. The devices of one machine share most
+    of their chains, so the answers are kept.
+    """
     key = p384_key(issuer)
     if key is None or child.signature_algorithm_oid != x509.SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         return False

@@ -13,7 +13,7 @@ import base64
 import binascii
 import datetime as dt
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -82,7 +82,7 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         raise MalformedError("a manifest must not have a document type")
     if root.tag != f"{_SWID}SoftwareIdentity":
         raise MalformedError("a manifest is a SoftwareIdentity tag")
-    if any(not isinstance(element.tag, str) for element in root.iter()):
+    if next(root.iter(etree.Comment, etree.PI, etree.Entity), None) is not None:
         raise MalformedError("comments, entities and instructions have no place in a manifest")
     path = f"./{_DS}Signature/{_DS}KeyInfo/{_DS}X509Data/{_DS}X509Certificate"
     try:
@@ -94,9 +94,11 @@ def parse_rim(data: bytes) -> UnverifiedRim:
     return UnverifiedRim(root=root, chain=parse_der_chain(ders))
 
 
-def rim_chain_problem(rim: UnverifiedRim, roots: Collection[bytes], at: dt.datetime) -> str | None:
-    """Say why the signer of `rim` is not trusted at `at`, or None."""
-    return chain_problem(rim.chain, roots) or dates_problem(rim.chain, at)
+def rim_chain_problem(
+    chain: Sequence[x509.Certificate], roots: Collection[bytes], at: dt.datetime
+) -> str | None:
+    """Say why the signer of a manifest with this `chain` is not trusted at `at`, or None."""
+    return chain_problem(chain, roots) or dates_problem(chain, at)
 
 
 def verify_rim(rim: UnverifiedRim) -> Rim | str:

@@ -227,10 +227,9 @@ def _quoting_enclave(
 
 
 def _quote_signature(quote: SignedQuote, checks: CheckList) -> None:
-    x, y = quote.attestation_key[:32], quote.attestation_key[32:]
-    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
     try:
-        valid = _p256_valid(numbers.public_key(), quote.signature, quote.signed)
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + quote.attestation_key)
+        valid = _p256_valid(key, quote.signature, quote.signed)
     except ValueError:  # not a point of the curve
         valid = False
     checks.record(
