@@ -159,6 +159,7 @@ def check_platform(
             "advisories": list(result.advisories),
             "tcb_date": result.tcb_date,
             "tcb_tolerated": None if tolerated is None else tolerated.to_dict(),
+            "platform_id": identity.hex(),
             "fmspc": result.fmspc.hex(),
             "ppid": result.ppid.hex(),
             "platform_instance_id": result.instance_id.hex() if result.instance_id else None,

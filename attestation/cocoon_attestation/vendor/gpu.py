@@ -92,6 +92,8 @@ def verify_raw_gpu(
         scope="hardware" if "gpu.rim_match" in skipped else "hardware and firmware",
         claims=gpu_claims(claims),
         warnings=tuple(warnings),
+        simulated=claims.simulated,
+        policy_digest=None if options.policy is None else options.policy.digest,
     )
 
 
@@ -136,5 +138,5 @@ def _about(responses: Sequence[tuple[bytes, OcspAnswer]], serials: set[int]) -> 
 
 
 def _is_for(rim: UnverifiedRim, kind: DeviceKind) -> bool:
-    switch = str(rim.root.get("name", "")).startswith(_SWITCH_CHIP)
+    switch = rim.claimed_name.startswith(_SWITCH_CHIP)
     return switch is (kind is DeviceKind.SWITCH)

@@ -95,12 +95,12 @@ def verify_raw_quote(quote: bytes, collateral: bytes, options: QuoteOptions, now
         validate_enclave(sgx, mrenclave=allowed, mrsigner=None, checks=checks)
         platform = verify_sgx_quote(sgx, statements, policy=rules, now=now, checks=checks)
         _check_report_data("sgx.report_data", sgx.report.report_data, options, checks)
-        return _outcome("sgx-quote", _enclave_claims(sgx), platform, rules, checks)
+        return _outcome("sgx-quote", _enclave_claims(sgx), platform, rules, checks, options.policy)
     tdx = parse_quote(quote)
     _check_software(tdx.report, options, checks)
     platform = verify_quote(tdx, statements, policy=rules, now=now, checks=checks)
     _check_report_data("tdx.report_data", tdx.report.report_data, options, checks)
-    return _outcome("tdx-quote", _td_claims(tdx), platform, rules, checks)
+    return _outcome("tdx-quote", _td_claims(tdx), platform, rules, checks, options.policy)
 
 
 def _rules(options: QuoteOptions) -> PlatformRequirements:
@@ -195,6 +195,7 @@ def _outcome(
     platform: TdxPlatform | None,
     rules: PlatformRequirements,
     checks: CheckList,
+    policy: Policy | None,
 ) -> Outcome:
     facts = dict(platform.claims) if platform else {}
     status, advisories = facts.pop("tcb_status", None), facts.pop("advisories", [])
@@ -203,7 +204,7 @@ def _outcome(
     if rules.grace_s:
         warnings.append(f"outdated platforms have {rules.grace_s // 86_400} days of grace")
     if platform:
-        facts |= {"platform_id": platform.platform_id.hex(), "expires_at": platform.expires_at}
+        facts["expires_at"] = platform.expires_at
     made = {check.id for check in checks} - {check.id for check in checks.skipped}
     software = made & {"tdx.measurement", "sgx.mrenclave"}
     return Outcome(
@@ -216,4 +217,7 @@ def _outcome(
         advisories=tuple(advisories) if isinstance(advisories, list) else (),
         claims={**claims, **facts, "root_sha256": rules.root_sha256.hex(), "custom_root": rules.simulated},
         warnings=tuple(warnings),
+        simulated=rules.simulated,
+        expires_at=platform.expires_at if platform else None,
+        policy_digest=None if policy is None else policy.digest,
     )

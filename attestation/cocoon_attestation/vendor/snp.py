@@ -64,6 +64,9 @@ def verify_raw_snp(
         scope="hardware and software" if "snp.measurement" in made else "hardware",
         claims=snp_claims(claims),
         warnings=tuple(warnings),
+        simulated=claims.simulated,
+        expires_at=None if claims.valid_until is None else int(claims.valid_until.timestamp()),
+        policy_digest=None if options.policy is None else options.policy.digest,
     )
 
 
