@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.binding import parse_key_binding
