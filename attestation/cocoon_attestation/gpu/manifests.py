@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import hmac
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -40,11 +40,12 @@ class ManifestReader:
             MalformedError: it does not parse.
             UnsupportedError: the extra ``gpu`` is not installed.
         """
-        if data not in self._seen:
+        seen = self._seen.get(data)
+        if seen is None:
             chain, values = _read(data)
             problem = rim_chain_problem(chain, self._policy.rim_roots, self._at)
-            self._seen[data] = (chain, problem, values)
-        return self._seen[data]
+            seen = self._seen[data] = (chain, problem, values)
+        return seen
 
 
 @functools.lru_cache(maxsize=32)
@@ -144,8 +145,8 @@ def _check_versions(
 
 
 def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport) -> None:
-    indices = [index for rim in rims for index in rim.active]
-    shared = sorted({index for index in indices if indices.count(index) > 1})
+    counts = Counter(index for rim in rims for index in rim.active)
+    shared = sorted(index for index, count in counts.items() if count > 1)
     record("gpu.rim_conflict", not shared, f"indices active in two manifests: {shared or 'none'}")
     empty = [rim.version for rim in rims if not rim.active]
     wrong = sorted(
@@ -157,11 +158,11 @@ def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport
     record(
         "gpu.rim_match",
         bool(rims) and not empty and not wrong,
-        f"{len(indices)} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
+        f"{counts.total()} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
     )
 
 
 def _matches(report: GpuReport, index: int, allowed: tuple[bytes, ...]) -> bool:
     if index >= len(report.measurements):
         return False
-    return any(hmac.compare_digest(report.measurements[index], value) for value in allowed)
+    return report.measurements[index] in allowed

@@ -109,7 +109,10 @@ class RevocationReader:
         self._nonce = nonce
         self._at = at
         self._parsed: dict[bytes, OcspAnswer] = {}
-        self._judged: dict[tuple[OcspAnswer, x509.Certificate, x509.Certificate], str | None] = {}
+        self._links: dict[
+            tuple[x509.Certificate, x509.Certificate], tuple[CertId, dict[OcspAnswer, str | None]]
+        ] = {}
+        """By certificate and issuer: what an answer about it is named by, and what was found."""
 
     def parse(self, data: bytes) -> OcspAnswer:
         """`parse_ocsp`, the same object for the same bytes.
@@ -131,25 +134,19 @@ class RevocationReader:
         """
         for position in positions:
             certificate, issuer = chain[position], chain[position + 1]
-            wanted = _cert_id(certificate, issuer)
+            link = self._links.get((certificate, issuer))
+            if link is None:
+                link = self._links[certificate, issuer] = (_cert_id(certificate, issuer), {})
+            wanted, judged = link
             about = [answer for answer in answers if answer.about == wanted]
             if not about:
                 return f"no OCSP response for certificate {position}"
             for answer in about:
-                problem = self._judge(answer, certificate, issuer)
-                if problem is not None:
+                if answer not in judged:
+                    judged[answer] = response_problem(answer, certificate, issuer, self._nonce, self._at)
+                if (problem := judged[answer]) is not None:
                     return f"certificate {position}: {problem}"
         return None
-
-    def _judge(
-        self, answer: OcspAnswer, certificate: x509.Certificate, issuer: x509.Certificate
-    ) -> str | None:
-        key = (answer, certificate, issuer)
-        try:
-            return self._judged[key]
-        except KeyError:
-            problem = response_problem(answer, certificate, issuer, self._nonce, self._at)
-            return self._judged.setdefault(key, problem)
 
 
 def revocation_problem(

@@ -56,7 +56,10 @@ class Rim:
 class UnverifiedRim:
     """A parsed document with its certificates; it has no readable values on purpose."""
 
-    root: Any
+    data: bytes
+    """The document."""
+    claimed_name: str
+    """Name of the tag. Nobody vouches for it: it may sort manifests and nothing else."""
     chain: tuple[x509.Certificate, ...]
 
 
@@ -68,13 +71,14 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         UnsupportedError: the extra ``gpu`` is not installed.
     """
     etree = _module("lxml.etree")
+    data = bytes(data)
     if len(data) > MAX_RIM:
         raise MalformedError("a manifest is too long")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False
     )
     try:
-        root = etree.fromstring(bytes(data), parser)
+        root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise MalformedError("a manifest is not XML") from error
     document = root.getroottree().docinfo
@@ -91,7 +95,7 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         ]
     except (binascii.Error, ValueError) as error:
         raise MalformedError("a certificate of a manifest is not base64") from error
-    return UnverifiedRim(root=root, chain=parse_der_chain(ders))
+    return UnverifiedRim(data=data, claimed_name=root.get("name", ""), chain=parse_der_chain(ders))
 
 
 def rim_chain_problem(
@@ -121,7 +125,7 @@ def verify_rim(rim: UnverifiedRim) -> Rim | str:
         verification_time=rim.chain[0].not_valid_before_utc,
     )
     try:
-        result = signxml.XMLVerifier().verify(rim.root, x509_cert=rim.chain[0], expect_config=config)
+        result = signxml.XMLVerifier().verify(rim.data, x509_cert=rim.chain[0], expect_config=config)
     except exceptions.SignXMLException as error:
         return f"the XML signature is wrong ({type(error).__name__})"
     except Exception as error:  # `signxml` lets errors of lxml and of key parsing through

@@ -138,5 +138,5 @@ def _about(responses: Sequence[tuple[bytes, OcspAnswer]], serials: set[int]) -> 
 
 
 def _is_for(rim: UnverifiedRim, kind: DeviceKind) -> bool:
-    switch = str(rim.root.get("name", "")).startswith(_SWITCH_CHIP)
+    switch = rim.claimed_name.startswith(_SWITCH_CHIP)
     return switch is (kind is DeviceKind.SWITCH)
