@@ -6,10 +6,12 @@ meanings: Intel "PCS API v4", TCB info version 3 and QE identity version 2.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NoReturn
 
 from cryptography import x509
@@ -23,6 +25,7 @@ MAX_CHAIN_LENGTH: Final = 4
 """Most certificates in one chain."""
 MAX_COLLATERAL: Final = 4 << 20
 """Longest JSON file in bytes."""
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 _TEXT_LIMITS: Final = {
     "pck_crl_issuer_chain": MAX_CHAIN,
     "tcb_info_issuer_chain": MAX_CHAIN,
@@ -171,15 +174,20 @@ def parse_chain(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
         MalformedError: it does not decode, or has too many certificates.
     """
     try:
-        chain = tuple(x509.load_pem_x509_certificates(pem))
-        for certificate in chain:
-            certificate.public_key()
-            _ = certificate.issuer, certificate.subject, certificate.public_bytes(Encoding.DER)
+        chain = tuple(_decoded(one) for one in x509.load_pem_x509_certificates(pem))
     except Exception as error:  # third-party parser: whatever it says about the bytes, they are bad
         raise MalformedError(f"{what}: certificates do not decode") from error
     if len(chain) > MAX_CHAIN_LENGTH:
         raise MalformedError(f"{what}: at most {MAX_CHAIN_LENGTH} certificates expected")
     return chain
+
+
+@functools.lru_cache(maxsize=64)
+def _decoded(certificate: x509.Certificate) -> x509.Certificate:
+    """Decode what is read later, once for equal certificates: the chains of collateral share their roots."""
+    certificate.public_key()
+    _ = certificate.issuer, certificate.subject, certificate.public_bytes(Encoding.DER)
+    return certificate
 
 
 def _revocation_list(der: bytes, what: str) -> RevocationList:
@@ -298,8 +306,10 @@ class _Fields:
 
     def date(self, key: str) -> int:
         """Unix time of a date such as ``2026-05-20T01:16:27Z``."""
+        text = self.text(key)
+        if _DATE.fullmatch(text) is None:
+            raise MalformedError(f"{self._what}: {key} must be a date in UTC")
         try:
-            moment = datetime.strptime(self.text(key), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            return int(datetime.fromisoformat(text).timestamp())
         except ValueError as error:
             raise MalformedError(f"{self._what}: {key} must be a date in UTC") from error
-        return int(moment.timestamp())

@@ -12,6 +12,7 @@ from cocoon_attestation.policy import Policy
 from cocoon_attestation.policy_vendor import open_snp_policy
 from cocoon_attestation.snp.policy import SnpPolicy
 from cocoon_attestation.snp.report import Product
+from cocoon_attestation.snp.validate import PARAVISOR
 from cocoon_attestation.snp.verify import verify_snp
 from cocoon_attestation.vendor.outcome import Outcome, judge
 
@@ -52,6 +53,8 @@ def verify_raw_snp(
         warnings.append("SIMULATED: the policy names a development root")
     if claims.product is Product.MILAN and options.policy is None:
         warnings.append("sessions refuse Milan by default: extraction of its root seed is reported")
+    if any(check.id == "snp.paravisor" for check in checks.skipped):
+        warnings.append(f"sessions refuse this guest: {PARAVISOR}")
     made = {check.id for check in checks} - {check.id for check in checks.skipped}
     return Outcome(
         kind="snp-report",
@@ -61,6 +64,9 @@ def verify_raw_snp(
         scope="hardware and software" if "snp.measurement" in made else "hardware",
         claims=snp_claims(claims),
         warnings=tuple(warnings),
+        simulated=claims.simulated,
+        expires_at=None if claims.valid_until is None else int(claims.valid_until.timestamp()),
+        policy_digest=None if options.policy is None else options.policy.digest,
     )
 
 
