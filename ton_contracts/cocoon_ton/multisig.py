@@ -233,7 +233,9 @@ def _address_table(addresses: Sequence[Address]) -> Cell:
     table = HashMap(_INDEX_BITS, value_serializer=lambda address, to: to.store_address(address))
     for index, address in enumerate(addresses):
         table.set_int_key(index, address)
-    root: Cell = table.serialize()
+    root: Cell | None = table.serialize()
+    if root is None:
+        raise MalformedError("multisig: no addresses")
     return root
 
 

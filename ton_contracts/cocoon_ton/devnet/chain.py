@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from pytoniq_core import Cell, begin_cell
 
+from cocoon_ton.cells import Reader, read_dict
 from cocoon_ton.devnet import blocks, states
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, BlockTree
 from cocoon_ton.devnet.cells import read_boc, write_boc
@@ -45,13 +46,15 @@ class Chain:
         identity: blocks.Identity,
         config: ConfigDict,
         genesis: Mapping[bytes, Cell],
+        libraries: Cell | None = None,
         clock: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.store = store
         self.identity = identity
         self.config = config
-        self.emulator = Emulator(config.root)
+        self.libraries = libraries
+        self.emulator = Emulator(config.root, libraries=libraries)
         self.on_work: Callable[[], None] = lambda: None
         self._clock = clock
         self._random = random
@@ -218,6 +221,11 @@ class Chain:
         """The key block (masterchain block 1), None before it exists."""
         return self._key
 
+    def library(self, hash: bytes) -> Cell | None:
+        """The public library with this hash."""
+        entries = read_dict(self.libraries, 256, _library)
+        return entries.get(int.from_bytes(hash))
+
     def block(self, workchain: int, seqno: int) -> Block | None:
         """A block by number."""
         for head in (self.shard, self.master):
@@ -335,6 +343,7 @@ class Chain:
             accounts=accounts[MASTERCHAIN],
             basechain_total=states.total_balance(accounts[BASECHAIN]),
             config=self.config.root,
+            libraries=self.libraries,
             previous=previous,
             key_block=self._key if seqno > 1 else None,
         )
@@ -349,6 +358,13 @@ class Chain:
         self._full.move_to_end(account)
         while len(self._full) > _CACHED_ACCOUNTS:
             self._full.popitem(last=False)
+
+
+def _library(description: Reader) -> Cell:
+    """The cell of a ``LibDescr``; who published it is of no use here."""
+    cell = description.ref()
+    description.uint(description.bits_left)
+    return cell
 
 
 def _newest(seqno: int) -> range:
