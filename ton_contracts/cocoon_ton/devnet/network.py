@@ -33,7 +33,8 @@ from cocoon_ton.devnet.keys import KEYS_FILE, ChainKeys, load_keys, write_privat
 from cocoon_ton.devnet.liteserver import LiteServer
 from cocoon_ton.devnet.signatures import SignatureMode
 from cocoon_ton.devnet.store import Store
-from cocoon_ton.devnet.values import FULL_SHARD_SIGNED, MASTERCHAIN, Block, BlockId
+from cocoon_ton.devnet.system import system_accounts
+from cocoon_ton.devnet.values import FULL_SHARD_SIGNED, MASTERCHAIN, Block, BlockId, name_of
 from cocoon_ton.emulator.boc import write_boc
 from cocoon_ton.emulator.sandbox import ConfigName
 
@@ -108,10 +109,10 @@ class Devnet:
         try:
             keys = ChainKeys.generate() if dir is None else load_keys(dir)
             faucet = Faucet(keys.faucet)
-            genesis = {faucet.address.hash_part: faucet.genesis_account()}
+            genesis = {name_of(faucet.address): faucet.genesis_account()}
             for address, content in (accounts or {}).items():
                 account = GenesisAccount(balance=content) if isinstance(content, int) else content
-                genesis[address.hash_part] = account.shard_account(address)
+                genesis[name_of(address)] = account.shard_account(address)
             chain = _open_chain(store, keys, genesis, global_id, config, clock)
             net = cls(
                 dir,
@@ -289,6 +290,7 @@ def _open_chain(
     known = store.get_meta("config")
     if known is None:
         config = make_config(validator, global_id, base)
+        genesis = system_accounts(config) | dict(genesis)
         store.set_meta("validator", validator)
         store.set_meta("global_id", str(global_id).encode())
         store.set_meta("config", write_boc([config.root]))
