@@ -60,6 +60,10 @@ def print_error(error: Mapping[str, object], *, as_json: bool, checks: CheckList
     if checks is not None:
         for check in checks.failed:
             talk.print(check_line(check))
+    details = error.get("details")
+    if isinstance(details, Mapping) and details.get("log_tail"):
+        for line in str(details["log_tail"]).splitlines():
+            talk.print(f"[dim]  | {escape(line)}[/]")
     if error.get("hint"):
         talk.print(f"[dim]hint:[/] {escape(str(error['hint']))}")
 
