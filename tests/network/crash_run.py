@@ -52,13 +52,19 @@ def one_life(armed: tuple[str, ...]) -> tuple[set[str], str]:
         return set(life.deaths), ""
 
 
+def say(line: str) -> None:
+    """One line, at once: lives are long."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run all lives; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="points whose name contains this")
     options = parser.parse_args()
     if reason := why_not():
-        print(f"not possible here: {reason}", file=sys.stderr)
+        sys.stderr.write(f"not possible here: {reason}\n")
         return 2
     wanted = [point for point in points() if options.only in point]
     left, failed, lives, started = set(wanted), 0, 0, time.monotonic()
@@ -72,19 +78,18 @@ def main() -> int:
         left -= died
         failed += bool(trouble)
         verdict = "FAILED" if trouble else "ok"
-        print(
+        say(
             f"{verdict:>6} {time.monotonic() - begun:6.1f} s  {len(died):2}/{len(armed):<2} deaths  {armed[0]}"
         )
-        sys.stdout.flush()
         if trouble:
-            print(trouble)
+            say(trouble)
         if not waiting and not alone:
             alone = True
             waiting = [(point,) for point in sorted(left)]
-    print(f"{len(wanted) - len(left)} of {len(wanted)} points killed a process, in {lives} lives;")
-    print(f"{failed} lives failed; {time.monotonic() - started:.0f} s")
+    say(f"{len(wanted) - len(left)} of {len(wanted)} points killed a process, in {lives} lives;")
+    say(f"{failed} lives failed; {time.monotonic() - started:.0f} s")
     for point in sorted(left):
-        print(f"never reached: {point}")
+        say(f"never reached: {point}")
     return 1 if failed or left else 0
 
 
