@@ -1,9 +1,11 @@
 """What does the ledger cost? Gas and TON of every operation, measured on the real contracts and TVM.
 
-Gas is the sum over all contracts that a message reaches. TON is everything that leaves the participants for
-it: gas, storage, forwarding of every message on the way and the import of an external one, in the prices of a
-blockchain configuration (parameters 21 and 25): the one that the emulator brings, or a file. What a wallet's
-own contract charges for sending is not in it. Attestations are counted up to the message to the node.
+Gas is that of the contract which the operation is about; `gas_by_contract` has all that a message reaches: a
+settlement, for example, runs the node (is the claim signed by a key that it knows?) and then the channel.
+TON is everything that leaves the participants for it: gas, storage, forwarding of every message on the way and
+the import of an external one, in the prices of a blockchain configuration (parameters 21 and 25): the one that
+the emulator brings, or a file. What a wallet's own contract charges for sending is not in it. Attestations are
+counted up to the message to the node.
 
     python benchmarks/ledger.py [--config CONFIG.boc] [--json]
 """
@@ -28,6 +30,21 @@ from cocoon_ton.proof.boc import parse_boc
 QUESTION: Final = "what does the ledger cost?"
 BATCHES: Final = (1, 100, 10_000, 1_000_000)
 ANCHORED_BEFORE: Final = 1_000
+LEVELS: Final = 20
+"""Of the tree in which a challenged receipt is shown: 1 048 576 receipts."""
+CONTRACTS: Final = {
+    "attest_full": "Pck",
+    "attest_new_key": "Pck",
+    "attest_cached": "Pck",
+    "open": "Channel",
+    "top_up": "Channel",
+    "settle": "Channel",
+    "close": "Channel",
+    "close_by_client": "Channel",
+}
+"""The contract that an operation is about; the rest are about the node."""
+GOALS: Final = {"attest_full": 110_000, "attest_cached": 25_000, "respond_20": 20_000, "settle": 6_000}
+"""Most gas that the contract in the row may spend."""
 _GAS_PREFIX, _GAS_FLAT, _FORWARD = 0xDE, 0xD1, 0xEA
 
 
@@ -81,10 +98,28 @@ def read_prices(config: Cell) -> Prices:
 
 
 def row(operation: str, prices: Prices, *steps: Sent) -> dict[str, object]:
-    """One line of the result; an operation may have several messages."""
+    """One line of the result; an operation may have several messages.
+
+    `gas` is what the contract spends that the operation is about: the one in `CONTRACTS`. `gas_by_contract` has every
+    contract that the messages reach, and `ton` pays for all of them.
+    """
     fees = sum(step.result.fees + (0 if step.external else prices.forward(step.body)) for step in steps)
-    gas = sum(t.gas_used for step in steps for t in step.result if t.gas_used > 100)
-    return {"operation": operation, "gas": gas, "ton": f"{fees / TON:.9f}"}
+    spent: dict[str, int] = {}
+    for step in steps:
+        for name, gas in step.gas.items():
+            spent[name] = spent.get(name, 0) + gas
+    contract = CONTRACTS.get(operation, "Node")
+    line: dict[str, object] = {
+        "operation": operation,
+        "gas": spent[contract],
+        "ton": f"{fees / TON:.9f}",
+        "contract": contract,
+        "gas_by_contract": spent,
+    }
+    if operation in GOALS:
+        line["goal"] = GOALS[operation]
+    hashes = [step.proof_hashes for step in steps if step.proof_hashes is not None]
+    return line | ({"proof_hashes": sum(hashes)} if hashes else {})
 
 
 def measure(emulator: Emulator, prices: Prices) -> list[dict[str, object]]:
@@ -99,6 +134,9 @@ def measure(emulator: Emulator, prices: Prices) -> list[dict[str, object]]:
         log = LedgerWorld(emulator, prices.global_id)
         log.anchor(ANCHORED_BEFORE)
         rows.append(row(f"anchor_{batch}", prices, log.anchor(batch)))
+    honest = LedgerWorld(emulator, prices.global_id)
+    for name, sent in zip(("challenge", f"respond_{LEVELS}", "slash"), honest.dispute(LEVELS), strict=True):
+        rows.append(row(name, prices, sent))
     rows += [
         row("open", prices, world.open()),
         row("top_up", prices, world.to_channel(channel.top_up_body())),
@@ -143,10 +181,19 @@ def show(result: dict[str, object]) -> None:
     print(f"{QUESTION}\n\nprices of configuration {str(result['config_hash'])[:16]}…, nanoton:")
     print(f"  {prices['gas_nanoton']:g} per gas, {prices['message_nanoton']} per message, ", end="")
     print(f"{prices['bit_nanoton']:g} per bit, {prices['cell_nanoton']:g} per cell\n")
-    print(f"{'operation':<18}{'gas':>10}{'TON':>15}")
+    print(f"{'operation':<18}{'gas':>8}  {'goal':>8}{'TON':>14}  contracts")
     for line in rows:
-        print(f"{line['operation']:<18}{line['gas']:>10}{line['ton']:>15}")
-    print(f"\nanchors: {ANCHORED_BEFORE} receipts are anchored before; an anchor every ten minutes costs")
+        parts = " + ".join(f"{name} {gas}" for name, gas in line["gas_by_contract"].items())
+        hashes = f" ({line['proof_hashes']} hashes)" if "proof_hashes" in line else ""
+        goal = line.get("goal", "")
+        print(f"{line['operation']:<18}{line['gas']:>8}  {goal:>8}{line['ton']:>14}  {parts}{hashes}")
+    print(
+        "\ngas is that of the contract that the operation is about; TON pays for all contracts and messages"
+    )
+    print(
+        f"\nan anchor costs the same for any batch, but for its proof; {ANCHORED_BEFORE} receipts are anchored before"
+    )
+    print("an anchor every ten minutes costs")
     for batch, ton in each.items():
         print(f"  {ton} TON per answer at {batch} answers in ten minutes")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +19,7 @@ from cocoon_attestation.binding import KeyBinding, beacon_challenge, report_data
 from cocoon_attestation.checkpoint import Checkpoint
 from cocoon_attestation.merkle import MerkleTree
 from cocoon_attestation.payment import Authorization, Claim, PriceList, sign_authorization, sign_claim
+from cocoon_attestation.receipt import Receipt, sign_receipt
 from cocoon_attestation.reference import TeeKind
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_ton import channel, node_messages, pck, registry_messages
@@ -67,7 +68,11 @@ class Sent:
 
     body: Cell
     result: SendResult
+    gas: Mapping[str, int]
+    """By contract, in the order in which the message reached them."""
     external: bool = False
+    proof_hashes: int | None = None
+    """Length of the Merkle proof in the message, if it has one."""
 
 
 class LedgerWorld:
@@ -88,7 +93,7 @@ class LedgerWorld:
         genesis = RegistryGenesis(
             global_id=global_id,
             governance=self.owner,
-            parameters=PARAMETERS,
+            parameters=replace(PARAMETERS, treasury=self.chain.treasury("treasury")),
             policy=RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17),
             releases=(self.platform.release(),),
             models={MODEL: "tiny@benchmark"},
@@ -98,18 +103,25 @@ class LedgerWorld:
             global_id=global_id, registry=genesis.address, owner=self.owner, salt=1
         )
         self.node = self.node_identity.address
+        self.registry = genesis.address
+        self.pck = PckIdentity(
+            anchor=anchor_of(self.platform.root_der),
+            leaf_hash=hashlib.sha256(self.platform.pck.certificate.tbs_certificate_bytes).digest(),
+        ).address
         init = state_init(registry_code().cell, genesis.initial_data)
         self._must(self._send(self.owner, genesis.address, registry_messages.top_up_body(), init=init))
         self._join()
 
     def _join(self) -> None:
         body = node_messages.join_body(
-            stake=10 * TON, endpoint="host:1", models=[MODEL], prices=PRICES, simulated=False
+            stake=20 * TON, endpoint="host:1", models=[MODEL], prices=PRICES, simulated=False
         )
         init = state_init(node_code().cell, self.node_identity.initial_data)
-        self._must(self._send(self.owner, self.node, body, 11 * TON, init=init))
+        self._must(self._send(self.owner, self.node, body, 21 * TON, init=init))
+        binding = self.binding()
+        self.binding_hash = binding.hash
         attest = node_messages.attest_body(
-            key_binding=self.binding().to_boc(),
+            key_binding=binding.to_boc(),
             evidence_digest=b"\x08" * 32,
             attested_until=self.chain.now + 3600,
         )
@@ -119,7 +131,21 @@ class LedgerWorld:
     def _send(
         self, sender: Address, to: Address, body: Cell, value: int = TON, *, init: Cell | None = None
     ) -> Sent:
-        return Sent(body=body, result=self.chain.send_from(sender, to, value, body, init=init))
+        return self._sent(body, self.chain.send_from(sender, to, value, body, init=init))
+
+    def _sent(self, body: Cell, result: SendResult, *, external: bool = False) -> Sent:
+        names = {
+            self.registry: "Registry",
+            self.node: "Node",
+            self.channel.address: "Channel",
+            self.pck: "Pck",
+        }
+        gas: dict[str, int] = {}
+        for transaction in result:
+            name = names.get(transaction.address)
+            if name is not None:
+                gas[name] = gas.get(name, 0) + transaction.gas_used
+        return Sent(body=body, result=result, gas=gas, external=external)
 
     @staticmethod
     def _must(sent: Sent) -> Sent:
@@ -211,8 +237,51 @@ class LedgerWorld:
         body = node_messages.anchor_external_body(
             anchor=order.cell.to_boc(), signature=order.sign(self.receipt_key)
         )
-        result = self.chain.send_external(self.node, body)
-        return self._must(Sent(body=body, result=result, external=True))
+        sent = self._must(self._sent(body, self.chain.send_external(self.node, body), external=True))
+        return replace(sent, proof_hashes=len(order.proof))
+
+    # ---- disputes
+
+    def _receipt(self, index: int) -> Receipt:
+        """What the enclave signed about one answer, due in an hour."""
+        return Receipt(
+            node=bytes(self.node.hash_part),
+            binding_hash=self.binding_hash,
+            request_commitment=b"\x21" * 32,
+            response_commitment=b"\x22" * 32,
+            model=MODEL,
+            prompt_tokens=10,
+            cached_tokens=0,
+            completion_tokens=5,
+            status=200,
+            channel=bytes(self.channel.address.hash_part),
+            amount=3000,
+            cumulative=3000,
+            index=index,
+            issued_at=self.chain.now,
+            anchor_by=self.chain.now + PARAMETERS.anchor_within,
+        )
+
+    def _challenge(self, receipt: Receipt) -> Sent:
+        body = node_messages.challenge_body(sign_receipt(receipt, self.receipt_key))
+        return self._must(self._send(self.client, self.node, body))
+
+    def dispute(self, levels: int) -> tuple[Sent, Sent, Sent]:
+        """A log of 2^levels receipts: a challenge, its answer, and the penalty for another without one."""
+        shown, missed = (self._receipt(index) for index in (777_777 % (1 << levels), 3))
+        leaves = {receipt.index: bytes(receipt.hash) for receipt in (shown, missed)}
+        for index in range(1 << levels):
+            self.tree.append(leaves.get(index) or index.to_bytes(32))
+        self.anchor(0)
+        self.chain.warp(PARAMETERS.anchor_within + 1)
+        challenge = self._challenge(shown)
+        proof = tuple(self.tree.inclusion_proof(shown.index, self.tree.size))
+        body = node_messages.respond_body(receipt_hash=shown.hash, proof=proof)
+        answer = self._must(self._send(self.owner, self.node, body))
+        self._challenge(missed)
+        self.chain.warp(PARAMETERS.response_window + 1)
+        slash = self._must(self._send(self.client, self.node, node_messages.slash_body(missed.hash)))
+        return challenge, replace(answer, proof_hashes=len(proof)), slash
 
     # ---- channel
 

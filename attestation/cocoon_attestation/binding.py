@@ -6,6 +6,7 @@ quote speaks for exactly these keys. See docs/spec/records.md, sections 2 and 3.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,11 +81,17 @@ class KeyBinding:
     @property
     def hash(self) -> Digest32:
         """`binding_hash`: the representation hash of the cell."""
-        return Digest32(self.cell.hash)
+        return _binding_hash(self)
 
     def to_boc(self) -> bytes:
         """The binding as a bag of cells."""
         return self.cell.to_boc()
+
+
+@functools.lru_cache(maxsize=64)
+def _binding_hash(binding: KeyBinding) -> Digest32:
+    """An appraisal asks for the hash of its binding several times."""
+    return Digest32(binding.cell.hash)
 
 
 def parse_key_binding(boc: bytes | memoryview) -> KeyBinding:

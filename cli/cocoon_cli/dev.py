@@ -22,8 +22,18 @@ def dev() -> None:
 @dev.command()
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=None, help="Where to keep it.")
 @click.option("--name", default="dev", show_default=True, help="Name for --network.")
+@click.option(
+    "--tee", type=click.Choice(["tdx", "snp"]), default="tdx", show_default=True, help="Simulated TEE."
+)
+@click.option("--gpus", type=click.IntRange(0, 16), default=0, show_default=True, help="Simulated GPUs.")
+@click.option(
+    "--gpu-mode",
+    type=click.Choice(["single", "multi", "ppcie"]),
+    default=None,
+    help="How they are joined; ppcie: 8 GPUs behind 4 switches. Default: usual for their number.",
+)
 @common_options
-def up(directory: Path | None, name: str, as_json: bool) -> None:
+def up(directory: Path | None, name: str, tee: str, gpus: int, gpu_mode: str | None, as_json: bool) -> None:
     """Start chain, registry, enclave and host agent; stop them with Ctrl-C.
 
     State is kept: a second run goes on where the first one stopped.
@@ -37,7 +47,10 @@ def up(directory: Path | None, name: str, as_json: bool) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    running = DevNetwork(DevSettings(name=name, root=directory or default_root()), say)
+    settings = DevSettings(
+        name=name, root=directory or default_root(), tee=tee, gpus=gpus, gpu_mode=gpu_mode or ""
+    )
+    running = DevNetwork(settings, say)
     try:
         network = running.start()
         document = {

@@ -21,6 +21,7 @@ from cocoon_ton.treasury import Payment, WalletTreasury
 from cocoon_ton.wallet import faucet_wallet
 
 if TYPE_CHECKING:
+    from cocoon_attestation.reference import AnyRelease
     from cocoon_enclave.attestation.simulated import DevPlatform
     from cocoon_enclave.models.demo import FetchedModel
 
@@ -49,6 +50,7 @@ async def deploy_registry(
     outbox: Path,
     *,
     platform: DevPlatform,
+    release: AnyRelease,
     model: FetchedModel,
     genesis_file: Path,
     close_delay: int = 60,
@@ -59,7 +61,6 @@ async def deploy_registry(
     from cocoon_ton.registry_messages import RegistryGenesis, top_up_body
 
     faucet = faucet_wallet(network)
-    release = platform.release()
     stamp: dict[str, str] = {
         "release": release.release_id.hex(),
         "model": model.digest.hex(),
@@ -69,7 +70,7 @@ async def deploy_registry(
         stamp = json.loads(genesis_file.read_text())
         if (stamp["release"], stamp["model"]) != (release.release_id.hex(), model.digest.hex()):
             raise ConfigError(
-                "this development network was made for another release or model",
+                "this development network was made for another kind of node, release or model",
                 hint=f"remove {genesis_file.parent} to start afresh",
             )
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from rich.markup import escape
+
 from cocoon_cli.output import SIMULATED, moment, ton
 from cocoon_proxy import events as e
 
@@ -14,6 +16,8 @@ def describe(event: e.ClientEvent) -> str:
         case e.WalletReady():
             note = f", funded with {ton(event.funded)} by the development faucet" if event.funded else ""
             return f"[dim]wallet[/] {event.address}{note}" if event.created else ""
+        case e.UnsafeRules():
+            return f"[bold red]UNSAFE[/] rules that check nothing: {escape('; '.join(event.reasons))}"
         case e.RegistryRead():
             return f"[dim]registry[/] proved at block {event.block_seqno}, {event.nodes} node(s)"
         case e.EvidenceChecked():

@@ -22,7 +22,15 @@ from cocoon_proxy.config import ClientConfig, PolicyOverrides
 from cocoon_proxy.discovery import Directory, NetworkView
 from cocoon_proxy.dispute import Assessment, dispute
 from cocoon_proxy.errors import NoEligibleNodeError, OutcomeUnknownError
-from cocoon_proxy.events import ClientEvent, Completed, Data, EventHandler, Head, StreamEvent
+from cocoon_proxy.events import (
+    ClientEvent,
+    Completed,
+    Data,
+    EventHandler,
+    Head,
+    StreamEvent,
+    UnsafeRules,
+)
 from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import load_channel_keys
 from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
@@ -125,13 +133,17 @@ class AsyncClient:
             clock=self._clock,
             emit=self._emit,
         )
+        rules = self.config.policy.rules
         self._pool = NodePool(
             config=self.config.session,
             ledger=self.ledger,
             scope=self._scope,
             clock=self._clock,
             emit=self._emit,
+            rules=rules,
         )
+        if rules is not None and rules.unsafe:
+            self._emit(UnsafeRules(reasons=rules.unsafe))
         viewer = ChannelViewer(
             chain=chain, clock=self._clock, timeout_s=self.config.payment.open_timeout_seconds
         )

@@ -75,6 +75,14 @@ class WalletReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnsafeRules:
+    """The user's own rules contain some that check nothing."""
+
+    reasons: tuple[str, ...]
+    """What the user wrote down for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryRead:
     """The registry was read from proved chain state."""
 
@@ -195,6 +203,7 @@ class SessionEnded:
 
 ClientEvent = (
     WalletReady
+    | UnsafeRules
     | RegistryRead
     | NodeSelected
     | EvidenceChecked

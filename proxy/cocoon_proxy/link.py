@@ -25,6 +25,7 @@ from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import EvidenceRejectedError, MalformedError
 from cocoon_attestation.policy import Policy
+from cocoon_attestation.policy_language import ClientRules
 from cocoon_attestation.verified import VerifiedEnclave
 from cocoon_proxy.errors import NodeUnavailableError
 from cocoon_proxy.selection import Candidate
@@ -75,15 +76,17 @@ async def dial(
     challenge: bytes,
     clock: Callable[[], float],
     connect_s: float,
+    rules: ClientRules | None = None,
 ) -> DialResult:
     """Connect to a node and appraise it.
 
-    `challenge` is 32 fresh random bytes; `policy` is narrowed to the candidate's node here.
+    `challenge` is 32 fresh random bytes; `policy` is narrowed to the candidate's node here; `rules` are the
+    user's own.
 
     Raises:
         NodeUnavailableError: not reachable within `connect_s` seconds per step.
         MalformedError: it sent something that does not parse.
-        EvidenceRejectedError: its evidence, or the key of the connection, was refused.
+        EvidenceRejectedError: its evidence, or the key of the connection, was refused, or a rule fails.
     """
     endpoint = parse_endpoint(candidate.endpoint)
     pin = await fetch_certificate(endpoint, timeout_s=connect_s)
@@ -97,7 +100,7 @@ async def dial(
         except grpc.aio.AioRpcError as error:
             raise rpc_failure(error, "no evidence") from error
         verified, checks = await asyncio.to_thread(
-            _appraise, answer.evidence, pin, candidate.node, policy, challenge, int(clock())
+            _appraise, answer.evidence, pin, candidate.node, policy, challenge, int(clock()), rules
         )
         try:
             info = await stub.GetNodeInfo(attestation_wire.GetNodeInfoRequest(), timeout=connect_s)
@@ -117,14 +120,22 @@ async def dial(
 
 
 def _appraise(
-    evidence: bytes, pin: PinnedCertificate, node: bytes, policy: Policy, challenge: bytes, now: int
+    evidence: bytes,
+    pin: PinnedCertificate,
+    node: bytes,
+    policy: Policy,
+    challenge: bytes,
+    now: int,
+    rules: ClientRules | None,
 ) -> tuple[VerifiedEnclave, CheckList]:
-    """Appraise evidence for this node, this nonce and this connection."""
+    """Appraise evidence for this node, this nonce and this connection, then apply the user's rules."""
     verified = appraise(evidence, policy=policy.tightened(node=node), challenge=challenge, now=now)
     checks = CheckList(list(verified.checks))
     if not constant_time.bytes_eq(verified.binding.node, node):
         raise EvidenceRejectedError("the key binding names another node", checks=checks)
     check_pin(pin, verified.binding, checks)
+    if rules is not None:
+        checks.extend(rules.require(verified))
     return verified, checks
 
 

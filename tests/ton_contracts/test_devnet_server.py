@@ -250,7 +250,7 @@ class TestQueries:
             tl.tag("liteServer.getAccountState") + bytes(7),
             tl.tag("liteServer.waitMasterchainSeqno"),
             tl.tag("liteServer.lookupBlock") + b"\xff" * 80,
-            tl.write("liteServer.getOutMsgQueueSizes", {"mode": 0}),
+            tl.write("liteServer.nonfinal.getPendingShardBlocks", {"mode": 0}),
             tl.tag("tcp.ping") + bytes(8),
         ],
     )

@@ -89,6 +89,9 @@ def snp_claims(claims: SnpClaims) -> dict[str, object]:
         "report_data": report.report_data.hex(),
         "id_key_digest": report.id_key_digest.hex(),
         "author_key_digest": report.author_key_digest.hex(),
+        "platform_id": None
+        if claims.platform_id is None
+        else platform_id(TeeKind.SEV_SNP, claims.platform_id).hex(),
         "chip_id": None if claims.platform_id is None else claims.platform_id.hex(),
         "reported_tcb": None if claims.reported_tcb is None else str(claims.reported_tcb),
         "committed_tcb": None if claims.committed_tcb is None else str(claims.committed_tcb),

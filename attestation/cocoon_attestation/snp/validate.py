@@ -13,6 +13,12 @@ from cocoon_attestation.snp.report import Product, SnpReport, TcbVersion
 
 _SPEC: Final = "docs/spec/snp.md#"
 _NO_MIGRATION_AGENT: Final = b"\xff" * 32
+_PARAVISOR_IDS: Final = (b"\x01" + bytes(15), b"\x02" + bytes(15))
+"""Family id and image id of guests that Azure launches."""
+PARAVISOR: Final = (
+    "a guest under a paravisor: the launch digest is the cloud's and the report data a digest of its run-time "
+    "data, so this report shows neither software nor freshness"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,7 @@ def validate(
     _check_platform(checks, report, product, policy)
     known_vmpl = report.vmpl in policy.vmpls and report.vmpl != layout.HOST_VMPL
     _record(checks, "snp.vmpl", known_vmpl, f"VMPL {report.vmpl}")
+    _check_paravisor(checks, report, policy)
     _check_software(checks, report, policy)
     _compare(checks, "snp.report_data", report.report_data, policy.report_data)
 
@@ -128,6 +135,20 @@ def _check_platform(
         allowed = not policy.chip_ids or report.chip_id in policy.chip_ids
         ok = allowed and report.chip_id not in policy.denied_chip_ids
         _record(checks, "snp.chip", ok, f"chip {report.chip_id[:8].hex()}...")
+
+
+def _check_paravisor(checks: CheckList, report: SnpReport, policy: SnpPolicy) -> None:
+    """Recognise a guest under Azure's paravisor: it launches with fixed ids, and a virtual TPM speaks for it.
+
+    Such a report signs a digest of the cloud's run-time data (32 bytes, then zeros). Kernel, command line
+    and freshness stand in a TPM quote, which is no part of this evidence.
+    """
+    digest_only = any(report.report_data[:32]) and not any(report.report_data[32:])
+    found = (report.family_id, report.image_id) == _PARAVISOR_IDS and digest_only
+    if found and policy.allow_paravisor:
+        checks.skip("snp.paravisor", PARAVISOR, spec=_SPEC + "snp.paravisor")
+    else:
+        _record(checks, "snp.paravisor", not found, PARAVISOR if found else "no mark of a paravisor")
 
 
 def _check_software(checks: CheckList, report: SnpReport, policy: SnpPolicy) -> None:

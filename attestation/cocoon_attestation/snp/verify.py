@@ -208,12 +208,15 @@ def _check_hwid(
         ok = report.chip_key_masked and policy.allow_masked_chip_id
         _record(checks, "snp.hwid", ok, "the host masked the chip id")
         return
-    if endorsement is None or leaf.hwid is None:
-        _record(checks, "snp.hwid", False, "the certificate names no chip, or its product is not known")
+    if leaf.hwid is None:
+        _record(checks, "snp.hwid", False, "the certificate names no chip")
         return
-    size = 8 if endorsement.product is Product.TURIN else 64
-    expected = leaf.hwid + bytes(64 - len(leaf.hwid))
-    ok = len(leaf.hwid) == size and hmac.compare_digest(expected, report.chip_id)
+    same = hmac.compare_digest(leaf.hwid + bytes(64 - len(leaf.hwid)), report.chip_id)
+    if same and endorsement is None:
+        checks.skip("snp.hwid", "the product is not known", spec=_SPEC + "snp.hwid")
+        return
+    size = 8 if endorsement and endorsement.product is Product.TURIN else 64
+    ok = same and len(leaf.hwid) == size
     _record(checks, "snp.hwid", ok, "chip id of the report against the certificate")
 
 

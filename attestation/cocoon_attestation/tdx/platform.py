@@ -14,6 +14,7 @@ from cocoon_attestation.checks import CheckList
 from cocoon_attestation.reference import TeeKind
 from cocoon_attestation.tdx.collateral import Collateral
 from cocoon_attestation.tdx.dcap import DcapError, DcapResult, dcap_verify
+from cocoon_attestation.tdx.grace import Grace, find_grace
 from cocoon_attestation.tdx.report import EnclaveReport
 from cocoon_attestation.tdx.requirements import PlatformRequirements
 
@@ -141,17 +142,24 @@ def check_platform(
     checks.record(
         "tdx.chain", True, "certificate paths, revocation, QE level and FMSPC accepted by dcap-qvl"
     )
-    _tcb(result, policy, checks)
+    tolerated = _tcb(result, _grace(quote, collateral, result, policy), policy, now, checks)
     _consistency(quote, collateral, result, checks)
     identity = platform_id(TeeKind.TDX if result.tee_type else None, result.ppid)
     _platform(identity, policy, checks)
     return TdxPlatform(
         platform_id=identity,
-        expires_at=min(result.expires_at, collateral.expires_at, *_age_end(collateral, policy)),
+        expires_at=min(
+            result.expires_at,
+            collateral.expires_at,
+            *_age_end(collateral, policy),
+            *([] if tolerated is None or tolerated.until is None else [tolerated.until]),
+        ),
         claims={
             "tcb_status": result.status,
             "advisories": list(result.advisories),
             "tcb_date": result.tcb_date,
+            "tcb_tolerated": None if tolerated is None else tolerated.to_dict(),
+            "platform_id": identity.hex(),
             "fmspc": result.fmspc.hex(),
             "ppid": result.ppid.hex(),
             "platform_instance_id": result.instance_id.hex() if result.instance_id else None,
@@ -164,21 +172,57 @@ def check_platform(
     )
 
 
-def _tcb(result: DcapResult, policy: PlatformRequirements, checks: CheckList) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tolerated:
+    """A status other than UpToDate that the policy lets through."""
+
+    read_as: str
+    advisories: tuple[str, ...]
+    until: int | None
+    """End of grace, Unix time in seconds; None if the policy allows the status without end."""
+
+    def to_dict(self) -> dict[str, object]:
+        """As a claim."""
+        return {"status_read_as": self.read_as, "advisories": list(self.advisories), "until": self.until}
+
+
+def _grace(
+    quote: SignedQuote, collateral: Collateral, result: DcapResult, policy: PlatformRequirements
+) -> Grace | None:
+    svn = getattr(quote.report, "tee_tcb_svn", None)
+    return find_grace(result, svn, collateral, policy)
+
+
+def _tcb(
+    result: DcapResult, grace: Grace | None, policy: PlatformRequirements, now: int, checks: CheckList
+) -> _Tolerated | None:
+    """Record ``tdx.tcb``; return what was tolerated, if the check passed with something to tolerate."""
     advisories, faults = frozenset(result.advisories), []
-    if result.status not in policy.statuses:
+    # A status that the policy allows anyway needs no grace, and then has no end.
+    in_grace = grace is not None and grace.running(now) and result.status not in policy.statuses
+    read_as = grace.read_as if grace is not None and in_grace else result.status
+    if read_as not in policy.statuses:
         faults.append("status not allowed")
     if denied := sorted(advisories & policy.denied_advisories):
         faults.append(f"denied advisory {denied[0]}")
     tolerated = advisories if policy.allowed_advisories is None else policy.allowed_advisories
-    if result.status != UP_TO_DATE and (unknown := sorted(advisories - tolerated)):
+    if read_as != UP_TO_DATE and (unknown := sorted(advisories - tolerated)):
         faults.append(f"advisory {unknown[0]} not tolerated")
+    notes = faults if grace is None or result.status in policy.statuses else [grace.words(now), *faults]
     checks.record(
         "tdx.tcb",
         not faults,
-        f"TCB {result.status} of {result.tcb_date}{': ' if faults else ''}{'; '.join(faults)}",
-        inputs=(("status", result.status), ("advisories", " ".join(result.advisories))),
+        f"TCB {result.status} of {result.tcb_date}{': ' if notes else ''}{'; '.join(notes)}",
+        inputs=(
+            ("status", result.status),
+            ("advisories", " ".join(result.advisories)),
+            *((("grace_since", str(grace.since)), ("grace_until", str(grace.until))) if grace else ()),
+        ),
     )
+    if faults or result.status == UP_TO_DATE:
+        return None
+    until = grace.until if grace is not None and in_grace else None
+    return _Tolerated(read_as=read_as, advisories=result.advisories, until=until)
 
 
 def _consistency(quote: SignedQuote, collateral: Collateral, result: DcapResult, checks: CheckList) -> None:

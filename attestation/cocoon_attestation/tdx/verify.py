@@ -144,6 +144,10 @@ def _collateral(
         faults.append("root CRL of another issuer")
     if collateral.pck_crl.issuer != leaf.issuer:
         faults.append("PCK CRL of another CA than the issuer of the PCK certificate")
+    # The library takes the issuer of the PCK CRL from the quote and never looks at this chain.
+    chain = collateral.pck_crl_chain
+    if chain[0].subject != collateral.pck_crl.issuer or not all(map(_issued, chain, chain[1:])):
+        faults.append("PCK CRL chain: not of the list's issuer, or a certificate not signed by the next")
     checks.record(
         "tdx.collateral",
         not faults,
@@ -227,10 +231,9 @@ def _quoting_enclave(
 
 
 def _quote_signature(quote: SignedQuote, checks: CheckList) -> None:
-    x, y = quote.attestation_key[:32], quote.attestation_key[32:]
-    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
     try:
-        valid = _p256_valid(numbers.public_key(), quote.signature, quote.signed)
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + quote.attestation_key)
+        valid = _p256_valid(key, quote.signature, quote.signed)
     except ValueError:  # not a point of the curve
         valid = False
     checks.record(
@@ -243,6 +246,14 @@ def _quote_signature(quote: SignedQuote, checks: CheckList) -> None:
 
 def _masked(value: bytes, mask: bytes) -> bytes:
     return bytes(a & b for a, b in zip(value, mask, strict=True))
+
+
+def _issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):  # wrong signature, other name, key of another kind
+        return False
+    return True
 
 
 def _p256_valid(key: object, signature: bytes, message: bytes) -> bool:

@@ -339,7 +339,8 @@ class HostAgent:
         if registry.data is None:
             raise ConfigError("the registry of this network is not deployed")
         policy = policy_from_registry(parse_registry(registry.data), self._network.dev_root)
-        verified = appraise(
+        verified = await asyncio.to_thread(  # a board of GPUs takes a while
+            appraise,
             response.evidence,
             policy=policy,
             challenge=beacon_challenge(head.seqno, head.root_hash),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cocoon_ton.devnet.values import BlockId
+from cocoon_ton.devnet.values import BlockId, account_name
 
 Rewrite = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 """Gets the query and the honest answer (TL fields), returns the answer to send."""
@@ -54,7 +54,7 @@ class Faults:
     def after(self, method: str, query: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The answer with the lies in it."""
         if method == "getAccountState":
-            account = bytes.fromhex(query["account"]["id"])
+            account = account_name(query["account"]["workchain"], bytes.fromhex(query["account"]["id"]))
             if account in self.hidden_accounts:
                 answer = answer | {"state": b"", "proof": b"", "shard_proof": b""}
             elif account in self.forged_accounts:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from nacl.signing import SigningKey
-from pytoniq_core import Cell, Slice, begin_cell
+from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.boc.hashmap.hashmap import HashMap
 
 from cocoon_ton.devnet.dictionary import plain_dict
+from cocoon_ton.emulator import make_account
 from cocoon_ton.emulator.sandbox import ConfigName, load_sandbox
 
 DEFAULT_GLOBAL_ID: Final = -217
@@ -27,6 +28,22 @@ class ConfigDict:
 
     root: Cell
     params: dict[int, Cell]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenesisAccount:
+    """An account of the zerostate: `balance` nanoton, a contract if there is `code`.
+
+    `data` may be any state of the contract, not only the one that its address was made from.
+    """
+
+    balance: int
+    code: Cell | None = None
+    data: Cell | None = None
+
+    def shard_account(self, address: Address) -> Cell:
+        """Its ``ShardAccount``, with no transactions and no storage fee due."""
+        return make_account(address, self.balance, 0, code=self.code, data=self.data)
 
 
 def make_config(validator_key: bytes, global_id: int, base: ConfigName = "slim") -> ConfigDict:

@@ -21,13 +21,20 @@ from cocoon_ton.devnet.chain import Chain
 from cocoon_ton.devnet.control import CONTROL_FILE, ControlServer
 from cocoon_ton.devnet.faucet import Faucet
 from cocoon_ton.devnet.faults import Faults
-from cocoon_ton.devnet.genesis import DEFAULT_GLOBAL_ID, ConfigDict, make_config, public_key, read_config
+from cocoon_ton.devnet.genesis import (
+    DEFAULT_GLOBAL_ID,
+    ConfigDict,
+    GenesisAccount,
+    make_config,
+    public_key,
+    read_config,
+)
 from cocoon_ton.devnet.keys import KEYS_FILE, ChainKeys, load_keys, write_private
 from cocoon_ton.devnet.liteserver import LiteServer
 from cocoon_ton.devnet.signatures import SignatureMode
 from cocoon_ton.devnet.store import Store
-from cocoon_ton.devnet.values import FULL_SHARD_SIGNED, MASTERCHAIN, Block, BlockId
-from cocoon_ton.emulator import make_account
+from cocoon_ton.devnet.system import system_accounts
+from cocoon_ton.devnet.values import FULL_SHARD_SIGNED, MASTERCHAIN, Block, BlockId, name_of
 from cocoon_ton.emulator.boc import write_boc
 from cocoon_ton.emulator.sandbox import ConfigName
 
@@ -87,23 +94,25 @@ class Devnet:
         block_interval: float | None = BLOCK_SECONDS,
         signature_mode: SignatureMode = "ordinary",
         global_id: int = DEFAULT_GLOBAL_ID,
-        accounts: Mapping[Address, int] | None = None,
+        accounts: Mapping[Address, int | GenesisAccount] | None = None,
         config: ConfigName = "slim",
         clock: Callable[[], float] = time.time,
     ) -> AsyncIterator[Devnet]:
         """Run a chain until the block ends.
 
         `dir` None: in memory, else the chain there is continued, or begun. `block_interval` None:
-        blocks come only from `tick`. `accounts` (address to nanoton) exist from the zerostate on.
+        blocks come only from `tick`. `accounts` (a balance in nanoton, or a contract) exist from the
+        zerostate of a new chain on; 10 000 take about 2 s.
         Raises ConfigError if another process runs the chain or its files do not belong together.
         """
         store = _open_store(dir)
         try:
             keys = ChainKeys.generate() if dir is None else load_keys(dir)
             faucet = Faucet(keys.faucet)
-            genesis = {faucet.address.hash_part: faucet.genesis_account()}
-            for address, balance in (accounts or {}).items():
-                genesis[address.hash_part] = make_account(address, balance, 0)
+            genesis = {name_of(faucet.address): faucet.genesis_account()}
+            for address, content in (accounts or {}).items():
+                account = GenesisAccount(balance=content) if isinstance(content, int) else content
+                genesis[name_of(address)] = account.shard_account(address)
             chain = _open_chain(store, keys, genesis, global_id, config, clock)
             net = cls(
                 dir,
@@ -281,6 +290,7 @@ def _open_chain(
     known = store.get_meta("config")
     if known is None:
         config = make_config(validator, global_id, base)
+        genesis = system_accounts(config) | dict(genesis)
         store.set_meta("validator", validator)
         store.set_meta("global_id", str(global_id).encode())
         store.set_meta("config", write_boc([config.root]))

@@ -17,9 +17,9 @@ from typing import Any, Final
 from cocoon_attestation.errors import ConfigError
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, Subtree
 from cocoon_ton.devnet.cells import Stub
-from cocoon_ton.devnet.values import AccountEntry, Block, BlockId, TransactionRecord
+from cocoon_ton.devnet.values import AccountEntry, Block, BlockId, TransactionRecord, workchain_of
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE blocks (
@@ -85,7 +85,10 @@ class Store:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != SCHEMA_VERSION:
             self._db.close()
-            raise ConfigError(f"the chain on disk has format {version}, not {SCHEMA_VERSION}")
+            raise ConfigError(
+                f"the chain on disk has format {version}, not {SCHEMA_VERSION}",
+                hint="remove its directory to begin a new one",
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -241,9 +244,10 @@ class Store:
         rows = self._transactions("WHERE account = ? AND lt = ?", (account, lt))
         return rows[0] if rows else None
 
-    def transactions_in(self, seqno: int) -> list[TransactionRecord]:
-        """The transactions of a basechain block by account and time."""
-        return self._transactions("WHERE seqno = ? ORDER BY account, lt", (seqno,))
+    def transactions_in(self, workchain: int, seqno: int) -> list[TransactionRecord]:
+        """The transactions of a block by account and time."""
+        found = self._transactions("WHERE seqno = ? ORDER BY account, lt", (seqno,))
+        return [record for record in found if workchain_of(record.account) == workchain]
 
     def _transactions(self, where: str, arguments: tuple[object, ...]) -> list[TransactionRecord]:
         query = f"SELECT account, lt, hash, seqno, boc FROM transactions {where}"  # noqa: S608
