@@ -196,8 +196,8 @@ class Life:
             "chain", "cocoon_ton.devnet", "--dir", str(self.root / "chain"), "--block-ms", "100",
             "--port", str(self._ports["liteserver"]),
         )  # fmt: skip
-        base = self.until(lambda: self._network(platform, ""), "chain")
-        network = self.until(lambda: self._deploy(base, platform, model), "registry")
+        self.until(lambda: self._network(platform, ""), "chain")
+        network = self.until(lambda: self._deploy(platform, model), "registry")
         network.save(self.root / "network.json")
         self.network = network
         self._write_configs(network, platform, model)
@@ -219,12 +219,12 @@ class Life:
             faucet={"seed": str(json.loads((directory / "faucet.json").read_text())["seed"])},
         )
 
-    def _deploy(self, base: NetworkConfig, platform: DevPlatform, model: FetchedModel) -> NetworkConfig:
+    def _deploy(self, platform: DevPlatform, model: FetchedModel) -> NetworkConfig:
         base = self._network(platform, "")
 
         async def main() -> str:
             registry = await devchain.deploy_registry(
-                base, self.root / "faucet", platform=platform, model=model,
+                base, self.root / "faucet", platform=platform, release=platform.release(), model=model,
                 genesis_file=self.root / "genesis.json", close_delay=CLOSE_DELAY_S,
             )  # fmt: skip
             host = host_wallet(self.root / "host", base.global_id)
@@ -236,14 +236,14 @@ class Life:
 
     def _write_configs(self, network: NetworkConfig, platform: DevPlatform, model: FetchedModel) -> None:
         host = host_wallet(self.root / "host", network.global_id)
+        # Settled only because the client begins to close: the host must notice that.
+        settings = DevSettings(root=self.root, anchor_every_s=1, settle_above=10 * TON, poll_s=0.1)
         (self.root / "enclave.toml").write_text(
             enclave_toml(
-                network, root=self.root, node=node_identity(network, host).account_id,
+                network, settings, node=node_identity(network, host).account_id,
                 release=platform.release(), model=model, ports=self._ports,
             )
         )  # fmt: skip
-        # Settled only because the client begins to close: the host must notice that.
-        settings = DevSettings(root=self.root, anchor_every_s=1, settle_above=10 * TON, poll_s=0.1)
         text = host_toml(
             settings, endpoint=f"127.0.0.1:{self._ports['public']}",
             host_service=f"127.0.0.1:{self._ports['host']}", model=model.digest,
