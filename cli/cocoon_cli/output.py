@@ -77,6 +77,11 @@ def checks_json(checks: Iterable[Check]) -> list[dict[str, object]]:
     return [check.to_dict() for check in checks]
 
 
+def explained_json(checks: Iterable[Check]) -> list[dict[str, object]]:
+    """Checks as JSON with the section of the specification and the exact inputs."""
+    return [{**check.to_dict(), "spec": check.spec, "inputs": dict(check.inputs)} for check in checks]
+
+
 def ton(nanoton: int) -> str:
     """An amount for people: TON with up to nine decimals."""
     sign = "-" if nanoton < 0 else ""
