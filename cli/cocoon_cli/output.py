@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -80,12 +81,22 @@ def checks_json(checks: Iterable[Check]) -> list[dict[str, object]]:
     return [check.to_dict() for check in checks]
 
 
+def explained_json(checks: Iterable[Check]) -> list[dict[str, object]]:
+    """Checks as JSON with the section of the specification and the exact inputs."""
+    return [{**check.to_dict(), "spec": check.spec, "inputs": dict(check.inputs)} for check in checks]
+
+
 def ton(nanoton: int) -> str:
     """An amount for people: TON with up to nine decimals."""
     sign = "-" if nanoton < 0 else ""
     whole, part = divmod(abs(nanoton), 10**9)
     digits = f"{part:09d}".rstrip("0")
     return f"{sign}{whole}.{digits} TON" if digits else f"{sign}{whole} TON"
+
+
+def moment(when: int) -> str:
+    """A Unix time for people: local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.appraisers.result import MeasuredGpus
-from cocoon_attestation.binding import gpu_nonce
+from cocoon_attestation.binding import gpu_nonce, gpu_nonce_preimage
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.evidence import Evidence
@@ -108,6 +108,7 @@ def _verify(
         "gpu.allowed",
         rules is not None,
         f"{len(evidence.devices)} devices; the policy {'has rules for' if rules else 'allows no'} GPUs",
+        inputs=(("nonce_preimage", gpu_nonce_preimage(evidence.binding.hash, evidence.challenge).hex()),),
     )
     if rules is None:
         return None
