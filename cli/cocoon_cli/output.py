@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,11 @@ def ton(nanoton: int) -> str:
     whole, part = divmod(abs(nanoton), 10**9)
     digits = f"{part:09d}".rstrip("0")
     return f"{sign}{whole}.{digits} TON" if digits else f"{sign}{whole} TON"
+
+
+def moment(when: int) -> str:
+    """A Unix time for people: local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -92,6 +92,11 @@ class ManagedProcess:
         """True while the child lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the child ended: its status, or the negative number of a signal; None while it lives."""
+        return self._process.poll() if self._process is not None else None
+
     def kill(self) -> None:
         """SIGKILL: for crash tests."""
         process = self._require()
