@@ -26,7 +26,7 @@ def code() -> Iterator[Cell]:
 
 
 async def _ask(net: Devnet, method: str, **fields: object) -> tl.Fields:
-    return tl.read(await net._liteserver.query(tl.write(f"liteServer.{method}", fields)))
+    return tl.read(await net.liteservers[0].server.query(tl.write(f"liteServer.{method}", fields)))
 
 
 async def test_libraries_are_shown_and_proved(code: Cell, tmp_path: Path) -> None:

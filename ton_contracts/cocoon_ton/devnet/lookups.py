@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytoniq_core import Cell
-
 from cocoon_ton.devnet import proofs, tl
 from cocoon_ton.devnet.answers import NOT_READY, Answer, Answers, Handler, LiteServerError
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.values import BASECHAIN, FULL_SHARD_SIGNED, MASTERCHAIN, Block
 
 _BY_LT = 2
@@ -95,7 +93,7 @@ class LookupAnswers:
         """As ``getAccountState``; the state is a Merkle proof without code and data."""
         name, fields = self._answers.account_state(query)
         if fields["state"]:
-            account = Cell.one_from_boc(fields["state"])
+            account = read_boc(fields["state"])
             fields["state"] = write_boc([proofs.root_proof(account)])
         return name, fields
 
