@@ -15,16 +15,19 @@ from types import TracebackType
 from typing import Self
 
 from cocoon_attestation.errors import CocoonError
+from cocoon_proxy.appraiser import SessionAppraiser
 from cocoon_proxy.audit import export_bundle
 from cocoon_proxy.config import ClientConfig, PolicyOverrides
 from cocoon_proxy.discovery import Directory, NetworkView
 from cocoon_proxy.dispute import Assessment, dispute
+from cocoon_proxy.endorsements.desk import EndorsementDesk
 from cocoon_proxy.errors import NoEligibleNodeError, OutcomeUnknownError
 from cocoon_proxy.events import ClientEvent, Completed, Data, EventHandler, Head, StreamEvent
 from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import load_channel_keys
 from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
 from cocoon_proxy.link import NodeLink
+from cocoon_proxy.memory import SeenStatements
 from cocoon_proxy.payments import Payments, Treasury
 from cocoon_proxy.pool import NodePool
 from cocoon_proxy.requests import CHAT_COMPLETIONS
@@ -34,7 +37,7 @@ from cocoon_proxy.treasury import Chain, open_treasury
 from cocoon_proxy.values import Answer, ModelInfo
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig
-from cocoon_ton.paths import home_dir
+from cocoon_ton.paths import cache_dir, home_dir
 
 _MAX_MODEL_NODES = 16
 """Nodes that are dialled at most to list models."""
@@ -76,6 +79,7 @@ class AsyncClient:
                 session=self.config.session,
                 policy=policy_overrides,
                 gateway=self.config.gateway,
+                endorsements=self.config.endorsements,
             )
         self.on_event = on_event
         self._home = home
@@ -100,7 +104,13 @@ class AsyncClient:
                         self.network, directory, self._chain, self._emit, passphrase=self._passphrase
                     )
                 )
-            self._build(directory, self._chain, self._wallet, stack)
+            seen = await durable(lambda: SeenStatements(directory))
+            stack.callback(seen.close)
+            desk = EndorsementDesk(
+                self.config.endorsements, directory=cache_dir() / "endorsements", clock=self._clock
+            )
+            stack.push_async_callback(desk.close)
+            self._build(directory, SessionAppraiser(desk, seen), stack)
             self._exit = stack.pop_all()
         return self
 
@@ -111,8 +121,11 @@ class AsyncClient:
         await self._exit.aclose()
 
     def _build(
-        self, directory: Path, chain: Chain, wallet: Treasury, stack: contextlib.AsyncExitStack
+        self, directory: Path, appraiser: SessionAppraiser, stack: contextlib.AsyncExitStack
     ) -> None:
+        chain, wallet = self._chain, self._wallet
+        if chain is None or wallet is None:
+            raise RuntimeError("the client is not entered")
         self._scope = TaskScope()
         self._directory = Directory(
             network=self.network,
@@ -125,6 +138,7 @@ class AsyncClient:
         self._pool = NodePool(
             config=self.config.session,
             ledger=self.ledger,
+            appraiser=appraiser,
             scope=self._scope,
             clock=self._clock,
             emit=self._emit,
