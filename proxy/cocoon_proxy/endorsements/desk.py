@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.endorsements import DeviceEndorsements, OwnEndorsements, SnpEndorsements
@@ -23,10 +23,12 @@ from cocoon_attestation.tdx.collateral import parse_chain
 from cocoon_attestation.tdx.dcap import DcapError, pck_family
 from cocoon_attestation.tdx.quote import parse_quote
 from cocoon_proxy.config import EndorsementConfig
-from cocoon_proxy.endorsements.fetch import FetchLimits
-from cocoon_proxy.endorsements.intel import PckCa
-from cocoon_proxy.endorsements.service import Endorsements
 from cocoon_proxy.endorsements.sources import EndorsementSources
+
+if TYPE_CHECKING:
+    from cocoon_proxy.endorsements.fetch import FetchLimits
+    from cocoon_proxy.endorsements.intel import PckCa
+    from cocoon_proxy.endorsements.service import Endorsements
 
 _KINDS: Final = {
     evidence_pb2.DEVICE_KIND_GPU: DeviceKind.GPU,
@@ -151,6 +153,9 @@ class EndorsementDesk:
         key = hashlib.sha256(b"".join(hashlib.sha256(der).digest() for der in (policy.root, *snp, *rims)))
         name = key.digest()
         if name not in self._services:
+            # Loads an HTTP client: not before somebody is asked, which on most days is never.
+            from cocoon_proxy.endorsements.service import Endorsements
+
             self._services[name] = Endorsements(
                 self._sources,
                 directory=self._directory,
@@ -178,6 +183,8 @@ def _sources(config: EndorsementConfig) -> EndorsementSources:
 def _platform(cpu: TdxEvidence) -> tuple[bytes, PckCa]:
     """The platform family in the quote's PCK certificate, and the authority that issued it. Not authenticated:
     they say what to ask for, and verification decides whether it fits."""
+    from cocoon_proxy.endorsements.intel import PckCa
+
     quote = parse_quote(cpu.quote)
     try:
         fmspc = pck_family(quote.pck_chain)[0]
