@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cocoon_attestation.errors import ConfigError, MalformedError
+from cocoon_attestation.policy_language import ClientRules
+from cocoon_attestation.policy_language_toml import rules_from_value
 from cocoon_attestation.types import NANOTON_PER_TON as NANO
 from cocoon_attestation.types import parse_ton
 
@@ -70,6 +72,29 @@ def _parse_mode(value: object) -> str:
     return str(value)
 
 
+def _parse_some(value: object) -> tuple[str, ...]:
+    """A list of what is allowed: an empty one allows nothing, so it is refused and never read as "all"."""
+    chosen = _parse_list(value)
+    if not chosen:
+        raise ConfigError("an empty list allows nothing", hint="leave the key out to allow everything")
+    return chosen
+
+
+def _parse_rules(value: object) -> ClientRules:
+    """Client rules: a TOML array, or its text from the environment or a flag."""
+    if isinstance(value, ClientRules):
+        return value
+    if isinstance(value, str):
+        try:
+            document = tomllib.loads(f"rules = {value}")
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"not a TOML array of rules: {error}") from error
+        if document.keys() != {"rules"}:
+            raise ConfigError("not one TOML array of rules")
+        value = document["rules"]
+    return rules_from_value(value)
+
+
 def _setting(default: Any, parse: Callable[[object], object], *, secret: bool = False) -> Any:
     return field(default=default, metadata={"parse": parse}, repr=not secret)
 
@@ -114,16 +139,18 @@ class SessionConfig:
 class PolicyOverrides:
     """What the user demands beyond the registry's policy. It can only tighten it."""
 
-    models: tuple[str, ...] = _setting((), _parse_list)
+    models: tuple[str, ...] = _setting((), _parse_some)
     """If not empty: the only models to use, as ``name`` or ``name@digest``."""
-    releases: tuple[str, ...] = _setting((), _parse_list)
+    releases: tuple[str, ...] = _setting((), _parse_some)
     """If not empty: the only release ids to accept, hex."""
-    nodes: tuple[str, ...] = _setting((), _parse_list)
+    nodes: tuple[str, ...] = _setting((), _parse_some)
     """If not empty: the only nodes to use, account id in hex."""
     denied_nodes: tuple[str, ...] = _setting((), _parse_list)
     """Nodes never to use, account id in hex."""
     min_tcb_evaluation: int = _setting(0, _parse_int)
     """Smallest TCB evaluation data number, if above the registry's."""
+    rules: ClientRules | None = field(default=None, metadata={"parse": _parse_rules})
+    """Rules that every appraised enclave must pass as well; see docs/spec/policy-language.md."""
     refuse_simulated: bool = _setting(False, _parse_bool)
     """Refuse simulated TEEs even where the network's registry names a development root."""
     max_prompt_price: int = _setting(0, _parse_int)

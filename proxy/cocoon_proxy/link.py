@@ -24,6 +24,7 @@ from cocoon.v1 import inference_service_pb2_grpc as inference_rpc
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import EvidenceRejectedError, MalformedError
 from cocoon_attestation.policy import Policy
+from cocoon_attestation.policy_language import ClientRules
 from cocoon_attestation.verified import VerifiedEnclave
 from cocoon_proxy.appraiser import Appraised, SessionAppraiser
 from cocoon_proxy.errors import NodeUnavailableError
@@ -76,15 +77,17 @@ async def dial(
     appraiser: SessionAppraiser,
     clock: Callable[[], float],
     connect_s: float,
+    rules: ClientRules | None = None,
 ) -> DialResult:
     """Connect to a node and appraise it.
 
-    `challenge` is 32 fresh random bytes; `policy` is narrowed to the candidate's node here.
+    `challenge` is 32 fresh random bytes; `policy` is narrowed to the candidate's node here; `rules` are the
+    user's own.
 
     Raises:
         NodeUnavailableError: not reachable within `connect_s` seconds per step.
         MalformedError: it sent something that does not parse.
-        EvidenceRejectedError: its evidence, or the key of the connection, was refused.
+        EvidenceRejectedError: its evidence, or the key of the connection, was refused, or a rule fails.
         EndorsementUnavailableError: endorsements that it did not send are needed and cannot be had.
     """
     endpoint = parse_endpoint(candidate.endpoint)
@@ -104,7 +107,7 @@ async def dial(
             challenge=challenge,
             now=int(clock()),
         )
-        _check_peer(appraised, pin, candidate.node)
+        _check_peer(appraised, pin, candidate.node, rules)
         try:
             info = await stub.GetNodeInfo(attestation_wire.GetNodeInfoRequest(), timeout=connect_s)
         except grpc.aio.AioRpcError as error:
@@ -122,12 +125,16 @@ async def dial(
         raise
 
 
-def _check_peer(appraised: Appraised, pin: PinnedCertificate, node: bytes) -> None:
-    """Require that the evidence is for this node and this connection."""
-    binding = appraised.verified.binding
+def _check_peer(
+    appraised: Appraised, pin: PinnedCertificate, node: bytes, rules: ClientRules | None
+) -> None:
+    """Require that the evidence is for this node and this connection, then apply the user's rules."""
+    binding, checks = appraised.verified.binding, appraised.checks
     if not constant_time.bytes_eq(binding.node, node):
-        raise EvidenceRejectedError("the key binding names another node", checks=appraised.checks)
-    check_pin(pin, binding, appraised.checks)
+        raise EvidenceRejectedError("the key binding names another node", checks=checks)
+    check_pin(pin, binding, checks)
+    if rules is not None:
+        checks.extend(rules.require(appraised.verified))
 
 
 def _models(

@@ -10,6 +10,7 @@ from typing import Final
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import CocoonError, EvidenceRejectedError, MalformedError, RejectedError
 from cocoon_attestation.policy import Policy
+from cocoon_attestation.policy_language import ClientRules
 from cocoon_proxy.appraiser import SessionAppraiser
 from cocoon_proxy.config import SessionConfig
 from cocoon_proxy.errors import NodeUnavailableError
@@ -37,6 +38,7 @@ class NodePool:
         clock: Callable[[], float],
         emit: Callable[[ClientEvent], None],
         random: Callable[[int], bytes] = secrets.token_bytes,
+        rules: ClientRules | None = None,
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -45,6 +47,7 @@ class NodePool:
         self._clock = clock
         self._emit = emit
         self._random = random
+        self._rules = rules
         self._links: dict[bytes, NodeLink] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self.health: dict[bytes, NodeHealth] = {}
@@ -119,6 +122,7 @@ class NodePool:
                 appraiser=self._appraiser,
                 clock=self._clock,
                 connect_s=self._config.connect_seconds,
+                rules=self._rules,
             )
         except (EvidenceRejectedError, MalformedError) as error:
             checks = getattr(error, "checks", None) or CheckList()

@@ -153,7 +153,7 @@ def _revocation_answers(kit: Kit) -> Iterator[Sample]:
             def judge(data: bytes, issuers: Any = issuers) -> Answer | None:
                 response = parse_ocsp(data)
                 problem = revocation_problem(issuers, [0], [response], OCSP_NONCE, OCSP_AT)
-                return None if problem else (response.tbs_response_bytes, response.certificate_status)
+                return None if problem else (response.signed, response.status)
 
             yield Sample(kind="OCSP", name=entry["id"], data=kit.read(entry["file"]), judge=judge)
 
@@ -208,7 +208,7 @@ def _manifests(kit: Kit) -> Iterator[Sample]:
 
         def judge(data: bytes, at: dt.datetime = at) -> Answer | None:
             parsed = parse_rim(data)
-            if rim_chain_problem(parsed, {nvidia_rim_root()}, at) is not None:
+            if rim_chain_problem(parsed.chain, {nvidia_rim_root()}, at) is not None:
                 return None
             found = verify_rim(parsed)
             if not isinstance(found, Rim):

@@ -40,7 +40,7 @@ def test_the_sources_compile_to_the_committed_code() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "System"])
 def test_build_files_hold_the_code_that_they_name(name: str) -> None:
     document = json.loads((ROOT / "build" / f"{name}.json").read_text(encoding="utf-8"))
     assert document.keys() == {"name", "compiler", "code_hash", "code"}

@@ -36,9 +36,11 @@ def write(name: str, fields: Fields, *, boxed: bool = True) -> bytes:
 def read(data: bytes) -> Fields:
     """Parse a boxed value; its name is under ``@type``. Raises MalformedError."""
     try:
-        fields, _ = schemas().deserialize(data)
+        fields, used = schemas().deserialize(data)
     except Exception as error:  # pytoniq-core raises whatever it meets
         raise MalformedError(f"TL: {error}") from error
+    if used > len(data):  # it reads zeros behind the end
+        raise MalformedError("TL: the value is cut off")
     if not isinstance(fields, dict) or "@type" not in fields:
         raise MalformedError("TL: unknown constructor")
     return fields
