@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
@@ -23,6 +23,7 @@ from cocoon_attestation.policy_vendor import check_vendor_roots, gpu_to_dict, re
 from cocoon_attestation.reference import AnyRelease, Release, SnpRelease, TeeKind
 from cocoon_attestation.roots import intel_root
 from cocoon_attestation.snp.policy import SnpPolicy
+from cocoon_attestation.tdx.requirements import NO_DATES
 
 MAINNET_GLOBAL_ID: Final = -239
 """TON mainnet. No policy for it can name a development root, whatever a registry says."""
@@ -30,11 +31,13 @@ UP_TO_DATE: Final = "UpToDate"
 OPTIONAL_STATUSES: Final = frozenset(
     {"SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded"}
 )
-"""TCB statuses that a policy may add. OutOfDate*, TDRelaunchAdvised* and Revoked can never be allowed."""
+"""TCB statuses that a policy may add. OutOfDate* can have grace; TDRelaunchAdvised* and Revoked never pass."""
 
 DEFAULT_COLLATERAL_AGE_S: Final = 7 * 86_400
 DEFAULT_SESSION_LIMIT_S: Final = 600
 DEFAULT_CLOCK_SKEW_S: Final = 60
+MAX_GRACE_S: Final = 30 * 86_400
+"""Longest time after a TCB recovery in which a session accepts an outdated platform."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,12 @@ class Policy:
     """Advisories tolerated with a status other than UpToDate; any other one rejects."""
     denied_advisories: frozenset[str] = frozenset()
     """Advisories that reject whatever the status is."""
+    grace_s: int = 0
+    """Seconds after a TCB recovery in which OutOfDate counts as UpToDate and OutOfDateConfigurationNeeded as
+    ConfigurationNeeded; 0 = none. It starts with the date of the first newer TCB level."""
+    recovery_dates: Mapping[int, int] = field(default_factory=lambda: NO_DATES)
+    """By tcbEvaluationDataNumber: Unix time at which that recovery took effect, where it is later than the
+    date of its levels. The vendor publishes these dates; levels carry the date of the advisory."""
     allowed_modules: frozenset[bytes] = frozenset()
     """MRSEAM values, 48 bytes each; empty = every TDX module that Intel's TCB info lists."""
     allowed_platforms: frozenset[bytes] | None = None
@@ -123,15 +132,18 @@ class Policy:
     def to_dict(self) -> dict[str, object]:
         """The policy as a JSON-ready object; the canonical form of it is what `digest` hashes.
 
-        `snp` and `gpu` are members only if the policy has them.
+        `snp`, `gpu`, `grace_s` and `recovery_dates` are members only if the policy has them.
         """
-        vendors: dict[str, object] = {}
+        optional: dict[str, object] = {}
+        if self.grace_s:
+            optional["grace_s"] = self.grace_s
+            optional["recovery_dates"] = {str(number): date for number, date in self.recovery_dates.items()}
         if self.gpu is not None:
-            vendors["gpu"] = gpu_to_dict(self.gpu)
+            optional["gpu"] = gpu_to_dict(self.gpu)
         if self.snp is not None:
-            vendors["snp"] = snp_to_dict(self.snp)
+            optional["snp"] = snp_to_dict(self.snp)
         return {
-            **vendors,
+            **optional,
             "allowed_advisories": sorted(self.allowed_advisories),
             "allowed_modules": _hexes(self.allowed_modules),
             "allowed_platforms": None if self.allowed_platforms is None else _hexes(self.allowed_platforms),
@@ -168,6 +180,8 @@ class Policy:
         denied_platforms: Iterable[bytes] = (),
         allowed_platforms: Iterable[bytes] | None = None,
         denied_advisories: Iterable[str] = (),
+        statuses: Iterable[str] | None = None,
+        max_grace_s: int | None = None,
         max_collateral_age_s: int | None = None,
         session_limit_s: int | None = None,
         not_after: int | None = None,
@@ -182,6 +196,8 @@ class Policy:
             denied_platforms: platform ids to deny as well.
             allowed_platforms: platform ids to keep.
             denied_advisories: advisories to deny as well.
+            statuses: TCB statuses to keep.
+            max_grace_s: shorter grace in seconds; 0 for none.
             max_collateral_age_s: a lower limit in seconds.
             session_limit_s: a lower limit in seconds.
             not_after: an earlier end, Unix time in seconds.
@@ -195,15 +211,19 @@ class Policy:
         if releases is not None:
             wanted = frozenset(releases)
             kept_releases = tuple(r for r in self.releases if r.release_id in wanted)
+        grace = _lower(self.grace_s, max_grace_s)
         return dataclasses.replace(
             self,
             releases=kept_releases,
             models=self.models if models is None else self.models & frozenset(models),
-            node=node or self.node,
+            node=self.node if node is None else node,
             min_tcb_evaluation=max(self.min_tcb_evaluation, min_tcb_evaluation),
             denied_platforms=self.denied_platforms | frozenset(denied_platforms),
             allowed_platforms=_intersection(self.allowed_platforms, allowed_platforms),
             denied_advisories=self.denied_advisories | frozenset(denied_advisories),
+            statuses=self.statuses if statuses is None else self.statuses & frozenset(statuses),
+            grace_s=grace,
+            recovery_dates=self.recovery_dates if grace else NO_DATES,
             max_collateral_age_s=_lower(self.max_collateral_age_s, max_collateral_age_s),
             session_limit_s=_lower(self.session_limit_s, session_limit_s),
             not_after=not_after if self.not_after is None else _lower(self.not_after, not_after),
@@ -262,6 +282,12 @@ def _check_numbers(policy: Policy) -> None:
         raise ConfigError("policy: min_tcb_evaluation must be at least 1")
     if min(policy.max_collateral_age_s, policy.session_limit_s) < 1 or policy.clock_skew_s < 0:
         raise ConfigError("policy: a time limit is not positive")
+    if not 0 <= policy.grace_s <= MAX_GRACE_S:
+        raise ConfigError(f"policy: grace_s must be 0 to {MAX_GRACE_S}")
+    if policy.recovery_dates and not policy.grace_s:
+        raise ConfigError("policy: recovery_dates have no meaning without grace_s")
+    if any(number < 1 or not 0 <= date < 2**40 for number, date in policy.recovery_dates.items()):
+        raise ConfigError("policy: recovery_dates are Unix times by evaluation number")
 
 
 def _check_root(der: bytes, global_id: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from cocoon_attestation import policy_leaves as leaves
+from cocoon_attestation import policy_leaves_hardware as hardware
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.policy_language import (
     LANGUAGE_VERSION,
@@ -47,8 +48,17 @@ def rules_from_toml(text: str) -> ClientRules:
     require_keys("client rules", document, known=_KEYS, required=_KEYS)
     if typed("version", document["version"], int) != LANGUAGE_VERSION:
         raise ConfigError(f"client rules: version {LANGUAGE_VERSION} expected")
+    return rules_from_value(document["rules"])
+
+
+def rules_from_value(value: object) -> ClientRules:
+    """Read client rules from the value of ``rules``, which may stand in another TOML file.
+
+    Raises:
+        ConfigError: an unknown rule, an empty list or combinator, or a value of the wrong form.
+    """
     try:
-        return ClientRules(rules=AllOf(*_rules(document["rules"], "rules", 1)))
+        return ClientRules(rules=AllOf(*_rules(value, "rules", 1)))
     except MalformedError as error:
         raise ConfigError(f"client rules: {error}") from error
 
@@ -96,10 +106,13 @@ def _simulated_is(where: str, value: object) -> Rule:
     return leaves.SimulatedIs(typed(where, value, bool))
 
 
-def _nvlink_encrypted(where: str, value: object) -> Rule:
-    if typed(where, value, bool) is not True:
-        raise ConfigError(f"client rules: {where} can only be true")
-    return leaves.NvlinkEncrypted()
+def _only_true(kind: Callable[[], Rule]) -> Callable[[str, object], Rule]:
+    def read(where: str, value: object) -> Rule:
+        if typed(where, value, bool) is not True:
+            raise ConfigError(f"client rules: {where} can only be true")
+        return kind()
+
+    return read
 
 
 def _unsafe_no_op(where: str, value: object) -> Rule:
@@ -108,18 +121,21 @@ def _unsafe_no_op(where: str, value: object) -> Rule:
 
 _COMBINATORS: Final[Mapping[str, Callable[..., Rule]]] = {"all_of": AllOf, "any_of": AnyOf}
 _LEAVES: Final[Mapping[str, Callable[[str, object], Rule]]] = {
+    "advisory_not_in": _texts(hardware.AdvisoryNotIn),
     "config_in": _digests(leaves.ConfigIn),
-    "gpu_count_at_least": _number(leaves.GpuCountAtLeast),
-    "gpu_serial_in": _texts(leaves.GpuSerialIn),
+    "gpu_count_at_least": _number(hardware.GpuCountAtLeast),
+    "gpu_serial_in": _texts(hardware.GpuSerialIn),
+    "gpu_serial_not_in": _texts(hardware.GpuSerialNotIn),
     "model_in": _digests(leaves.ModelIn),
     "node_in": _digests(leaves.NodeIn),
-    "nvlink_encrypted": _nvlink_encrypted,
+    "nvlink_encrypted": _only_true(hardware.NvlinkEncrypted),
     "platform_in": _digests(leaves.PlatformIn),
     "platform_not_in": _digests(leaves.PlatformNotIn),
     "release_in": _digests(leaves.ReleaseIn),
     "simulated_is": _simulated_is,
-    "tcb_evaluation_at_least": _number(leaves.TcbEvaluationAtLeast),
-    "tcb_status_in": _texts(leaves.TcbStatusIn),
+    "tcb_evaluation_at_least": _number(hardware.TcbEvaluationAtLeast),
+    "tcb_not_tolerated": _only_true(hardware.TcbNotTolerated),
+    "tcb_status_in": _texts(hardware.TcbStatusIn),
     "tee_is": _tee_is,
     "unsafe_no_op": _unsafe_no_op,
 }

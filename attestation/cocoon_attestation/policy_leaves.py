@@ -1,4 +1,4 @@
-"""Leaf checks of the policy language: one fact of a verified enclave against one value or set.
+"""Leaf checks of the policy language: who and what an enclave is. TCB and GPUs: `policy_leaves_hardware`.
 
 Facts come from the `VerifiedEnclave` that `appraise` issued and from its claims, never from the node's
 own words. Every rule fails if the enclave does not have the fact. See docs/spec/policy-language.md.
@@ -6,7 +6,7 @@ own words. Every rule fails if the enclave does not have the fact. See docs/spec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -29,7 +29,7 @@ class _DigestSet:
 
     def __post_init__(self) -> None:
         """Check that the set is not empty and the lengths are right; raises `ConfigError`."""
-        _require_set(self.name, self.values)
+        require_set(self.name, self.values)
         if any(not isinstance(value, bytes) or len(value) != 32 for value in self.values):
             raise ConfigError(f"policy language: {self.name} needs values of 32 bytes")
 
@@ -123,7 +123,7 @@ class TeeIs:
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for an empty set."""
-        _require_set(self.name, self.values)
+        require_set(self.name, self.values)
 
     def find(self, enclave: VerifiedEnclave) -> Finding:
         """Judge one enclave."""
@@ -155,156 +155,10 @@ class SimulatedIs:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class TcbEvaluationAtLeast:
-    """TDX: tcbEvaluationDataNumber of TCB info and of QE identity is at least this. Others fail."""
-
-    name: ClassVar[str] = "tcb_evaluation_at_least"
-    value: int
-
-    def __post_init__(self) -> None:
-        """Raises `ConfigError` below 1."""
-        _require_positive(self.name, self.value)
-
-    def find(self, enclave: VerifiedEnclave) -> Finding:
-        """Judge one enclave."""
-        claim = enclave.claims.get("tcb_evaluation")
-        numbers = [one for one in claim if type(one) is int] if isinstance(claim, list) else []
-        shown = ", ".join(map(str, numbers)) or "not known"
-        return Finding(
-            id=f"client.{self.name}",
-            ok=bool(numbers) and min(numbers) >= self.value,
-            detail=f"TCB evaluation numbers {shown}; at least {self.value}",
-        )
-
-    def to_plain(self) -> object:
-        """The number."""
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class TcbStatusIn:
-    """TDX: the converged TCB status is one of these. Others fail."""
-
-    name: ClassVar[str] = "tcb_status_in"
-    values: frozenset[str]
-
-    def __post_init__(self) -> None:
-        """Raises `ConfigError` for an empty set."""
-        _require_set(self.name, self.values)
-
-    def find(self, enclave: VerifiedEnclave) -> Finding:
-        """Judge one enclave."""
-        status = enclave.claims.get("tcb_status")
-        return Finding(
-            id="client.tcb_status_in",
-            ok=isinstance(status, str) and status in self.values,
-            detail=f"TCB status {status if isinstance(status, str) else 'not known'}",
-        )
-
-    def to_plain(self) -> object:
-        """Sorted."""
-        return sorted(self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class GpuSerialIn:
-    """There is a GPU, and every GPU is one of these (serial numbers of device certificates)."""
-
-    name: ClassVar[str] = "gpu_serial_in"
-    values: frozenset[str]
-    """Lower-case hex without leading zeros."""
-
-    def __post_init__(self) -> None:
-        """Raises `ConfigError` for an empty set or a serial number of another form."""
-        _require_set(self.name, self.values)
-        for value in self.values:
-            if not 1 <= len(value) <= 64 or value.strip("0123456789abcdef") or value.startswith("0"):
-                raise ConfigError(
-                    "policy language: gpu_serial_in needs lower-case hex without leading zeros"
-                )
-
-    def find(self, enclave: VerifiedEnclave) -> Finding:
-        """Judge one enclave."""
-        serials = _gpu_serials(enclave)
-        foreign = [serial for serial in serials if serial not in self.values]
-        detail = (
-            "the enclave shows no GPU"
-            if not serials
-            else f"GPU {foreign[0]} is not listed"
-            if foreign
-            else f"all {len(serials)} GPUs are listed"
-        )
-        return Finding(id="client.gpu_serial_in", ok=bool(serials) and not foreign, detail=detail)
-
-    def to_plain(self) -> object:
-        """Sorted."""
-        return sorted(self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class GpuCountAtLeast:
-    """The enclave has at least this many attested GPUs, switches not counted."""
-
-    name: ClassVar[str] = "gpu_count_at_least"
-    value: int
-
-    def __post_init__(self) -> None:
-        """Raises `ConfigError` below 1."""
-        _require_positive(self.name, self.value)
-
-    def find(self, enclave: VerifiedEnclave) -> Finding:
-        """Judge one enclave."""
-        count = len(_gpu_serials(enclave))
-        return Finding(
-            id="client.gpu_count_at_least",
-            ok=count >= self.value,
-            detail=f"{count} GPUs; at least {self.value}",
-        )
-
-    def to_plain(self) -> object:
-        """The number."""
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class NvlinkEncrypted:
-    """Several GPUs talk over encrypted NVLink. A single GPU, or none, holds: nothing leaves the package.
-
-    Protected PCIe (Hopper) fails: whoever can touch its baseboard can read NVLink.
-    """
-
-    name: ClassVar[str] = "nvlink_encrypted"
-
-    def find(self, enclave: VerifiedEnclave) -> Finding:
-        """Judge one enclave."""
-        several = len(_gpu_serials(enclave)) > 1
-        ok = not several or enclave.claims.get("nvlink_encrypted") is True
-        detail = "NVLink is not encrypted" if not ok else "no plain NVLink between GPUs"
-        return Finding(id="client.nvlink_encrypted", ok=ok, detail=detail)
-
-    def to_plain(self) -> object:
-        """Always true: there is no rule that demands plain NVLink."""
-        return True
-
-
-def _gpu_serials(enclave: VerifiedEnclave) -> list[str]:
-    devices = enclave.claims.get("devices")
-    found = []
-    for device in devices if isinstance(devices, (list, tuple)) else ():
-        if isinstance(device, Mapping) and device.get("kind") == "gpu":
-            found.append(str(device.get("serial", "")))
-    return found
-
-
-def _require_set(name: str, values: Collection[object]) -> None:
+def require_set(name: str, values: Collection[object]) -> None:
+    """Demand a set of 1 to `MAX_VALUES` values; raises `ConfigError`."""
     if not isinstance(values, frozenset) or not 1 <= len(values) <= MAX_VALUES:
         raise ConfigError(f"policy language: {name} needs 1 to {MAX_VALUES} values")
-
-
-def _require_positive(name: str, value: int) -> None:
-    if type(value) is not int or not 1 <= value < 2**31:
-        raise ConfigError(f"policy language: {name} needs a number from 1")
 
 
 def _listed(listed: bool) -> str:

@@ -13,11 +13,14 @@ from cocoon_attestation.reference import AnyRelease, Release, SnpRelease, TeeKin
 from cocoon_attestation.toml_values import base64_bytes, require_keys, strings, typed
 from cocoon_attestation.types import parse_hex
 
+POLICY_VERSION: Final = 1
+"""Version of the file; a file without ``version`` is of this one."""
 _REQUIRED: Final = frozenset({"global_id", "releases", "models", "min_tcb_evaluation"})
 _NUMBERS: Final = frozenset(
     {
         "clock_skew_s",
         "global_id",
+        "grace_s",
         "max_collateral_age_s",
         "min_tcb_evaluation",
         "not_after",
@@ -26,7 +29,7 @@ _NUMBERS: Final = frozenset(
 )
 _NAMES: Final = frozenset({"statuses", "allowed_advisories", "denied_advisories"})
 _BYTES: Final = {"models": 32, "allowed_modules": 48, "allowed_platforms": 32, "denied_platforms": 32}
-_OTHER: Final = frozenset({"releases", "tee_kinds", "dev_root", "node", "snp", "gpu"})
+_OTHER: Final = frozenset({"releases", "tee_kinds", "dev_root", "node", "recovery_dates", "snp", "gpu"})
 _RELEASE_KEYS: Final = frozenset({"name", "tee"})
 _SNP_RELEASE_KEYS: Final = _RELEASE_KEYS | {"measurement", "models"}
 _RELEASE: Final = {"mrtd": 48, "rtmr0": 48, "rtmr1": 48, "rtmr2": 48, "td_attributes": 8, "xfam": 8}
@@ -43,6 +46,8 @@ def policy_from_toml(text: str) -> Policy:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise ConfigError(f"policy: not TOML: {error}") from error
+    if typed("version", document.pop("version", POLICY_VERSION), int) != POLICY_VERSION:
+        raise ConfigError(f"policy: version {POLICY_VERSION} expected")
     known = _NUMBERS | _NAMES | _OTHER | _BYTES.keys()
     require_keys("policy", document, known=known, required=_REQUIRED)
     values: dict[str, object] = {}
@@ -67,11 +72,21 @@ def _value(key: str, value: object) -> object:
         return parse_hex(value, 32, "node")
     if key == "dev_root":
         return base64_bytes(key, typed(key, value, str))
+    if key == "recovery_dates":
+        dates: Mapping[str, object] = typed(key, value, dict)
+        return {_evaluation(number): typed(key, date, int) for number, date in dates.items()}
     if key == "snp":
         return snp_from_table(typed(key, value, dict))
     if key == "gpu":
         return gpu_from_table(typed(key, value, dict))
     return tuple(_release(item) for item in typed(key, value, list))
+
+
+def _evaluation(text: str) -> int:
+    """A tcbEvaluationDataNumber as a key of TOML: decimal, without leading zeros."""
+    if not text.isascii() or not text.isdecimal() or text.startswith("0") or len(text) > 9:
+        raise ConfigError(f"policy: recovery_dates names {text!r}, not an evaluation number")
+    return int(text)
 
 
 def _release(value: object) -> AnyRelease:

@@ -7,7 +7,8 @@ key binding names. See docs/spec/policy.md, section 2.
 from __future__ import annotations
 
 import enum
-import hashlib
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -20,6 +21,9 @@ SNP_RELEASE_TAG: Final = 0xC0C00009
 MAX_NAME: Final = 127
 """Longest release name in bytes: one cell."""
 MAX_GPUS: Final = 16
+MAX_MODELS: Final = 64
+"""Most models that one SEV-SNP release names."""
+_MODELS_PER_CELL: Final = 3
 _MEASUREMENT: Final = 48
 _FLAGS: Final = 8
 
@@ -106,7 +110,7 @@ class Release:
     @property
     def release_id(self) -> Digest32:
         """Representation hash of the cell, 32 bytes."""
-        return Digest32(self.to_cell().hash)
+        return _release_id(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,8 @@ class SnpRelease:
     measurement: bytes
     """48 bytes: the launch digest."""
     models: tuple[bytes, ...]
-    """Digests of the models that the measured command line names, 32 bytes each, all different."""
+    """Digests of the models that the measured command line names, in its order: 1 to 64, 32 bytes each, all
+    different."""
     gpus: int = 0
     """Number of GPUs (without switches) that the image attests itself before it serves, 0 to 16."""
 
@@ -132,8 +137,8 @@ class SnpRelease:
         exact_bytes(self.measurement, _MEASUREMENT, "release measurement")
         for model in self.models:
             digest32(model, "release model")
-        if not self.models or len(set(self.models)) != len(self.models):
-            raise MalformedError("release models: one or more different digests expected")
+        if not 1 <= len(self.models) <= MAX_MODELS or len(set(self.models)) != len(self.models):
+            raise MalformedError(f"release models: 1 to {MAX_MODELS} different digests expected")
         if type(self.gpus) is not int or not 0 <= self.gpus <= MAX_GPUS:
             raise MalformedError(f"release gpus: 0 to {MAX_GPUS} expected")
         _check_name(self.name)
@@ -151,38 +156,56 @@ class SnpRelease:
             .uint(SNP_RELEASE_TAG, 32)
             .raw(self.measurement, _MEASUREMENT)
             .uint(self.gpus, 8)
-            .raw(hashlib.sha256(b"".join(self.models)).digest(), 32)
+            .ref(_models_cell(self.models))
             .ref(CellBuilder().raw(name, len(name)).build())
             .build()
         )
 
+    def to_boc(self) -> bytes:
+        """The release as a bag of cells."""
+        return self.to_cell().to_boc()
+
     @property
     def release_id(self) -> Digest32:
         """Representation hash of the cell, 32 bytes."""
-        return Digest32(self.to_cell().hash)
+        return _release_id(self)
 
 
 AnyRelease = Release | SnpRelease
 """A release of any kind of TEE."""
 
 
-def parse_release(boc: bytes | memoryview) -> Release:
-    """Read a release from its bag of cells.
+@functools.lru_cache(maxsize=256)
+def _release_id(release: AnyRelease) -> Digest32:
+    """Every appraisal and every request asks for the ids of all allowed releases: compute each once."""
+    return Digest32(release.to_cell().hash)
+
+
+def parse_release(boc: bytes | memoryview) -> AnyRelease:
+    """Read a release of any kind from its bag of cells.
 
     Raises:
-        MalformedError: anything but one canonical Release cell of a known TEE kind.
+        MalformedError: anything but one canonical release cell of a known kind.
     """
     return release_from_cell(parse_boc(boc))
 
 
-def release_from_cell(cell: Cell) -> Release:
-    """Read a release from its root cell.
+def release_from_cell(cell: Cell) -> AnyRelease:
+    """Read a release of any kind from its root cell.
 
     Raises:
         MalformedError: another record, an unknown TEE kind, or bits or references left over.
     """
     root = cell.read()
-    root.tag(RELEASE_TAG)
+    tag = root.uint(32)
+    if tag == SNP_RELEASE_TAG:
+        return _snp_release(root)
+    if tag != RELEASE_TAG:
+        raise MalformedError("release: another record's tag")
+    return _register_release(root)
+
+
+def _register_release(root: CellReader) -> Release:
     kind = root.uint(8)
     if kind not in {tee.value for tee in TeeKind}:
         raise MalformedError(f"release: unknown TEE kind {kind}")
@@ -201,6 +224,40 @@ def release_from_cell(cell: Cell) -> Release:
         td_attributes=td_attributes,
         xfam=xfam,
     )
+
+
+def _snp_release(root: CellReader) -> SnpRelease:
+    measurement, gpus = root.raw(_MEASUREMENT), root.uint(8)
+    models, name = _models(root.ref_cell()), _name(root.ref_cell())
+    root.end()
+    return SnpRelease(name=name, measurement=measurement, models=models, gpus=gpus)
+
+
+def _models_cell(models: Sequence[bytes]) -> Cell:
+    """Up to three digests in a cell; the others in the cell behind its one reference."""
+    builder = CellBuilder()
+    for model in models[:_MODELS_PER_CELL]:
+        builder.raw(model, 32)
+    rest = models[_MODELS_PER_CELL:]
+    return builder.ref(_models_cell(rest)).build() if rest else builder.build()
+
+
+def _models(cell: Cell) -> tuple[bytes, ...]:
+    found: list[bytes] = []
+    while True:
+        count, odd = divmod(cell.bit_length, 256)
+        full = count == _MODELS_PER_CELL
+        if odd or not 1 <= count <= _MODELS_PER_CELL or len(cell.refs) > int(full):
+            raise MalformedError(
+                "release models: 1 to 3 digests in a cell expected, more behind a full one"
+            )
+        reader = cell.read()
+        found += [reader.raw(32) for _ in range(count)]
+        if not cell.refs:
+            return tuple(found)
+        if len(found) >= MAX_MODELS:
+            raise MalformedError(f"release models: at most {MAX_MODELS} expected")
+        cell = cell.refs[0]
 
 
 def _check_name(name: str) -> None:

@@ -125,6 +125,12 @@ VENDOR_RULES: Final = (
         "AMD publication 56860 (SNP firmware ABI)",
     ),
     (
+        "snp.paravisor",
+        "The report lacks the mark of a guest under Azure's paravisor: family id 1, image id 2 and a report data of "
+        "32 bytes and zeros. There a virtual TPM speaks for the guest.",
+        "policy; Azure confidential VM guest attestation",
+    ),
+    (
         "snp.measurement",
         "The launch digest is allowed.",
         "Cocoon policy",

@@ -6,6 +6,7 @@ field that the verifiers read is decoded once, at the edge.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
@@ -23,8 +24,7 @@ def load_pem_chain(pem: bytes | str, *, max_bytes: int, max_count: int) -> tuple
     if len(data) > max_bytes:
         raise MalformedError("the certificate chain is too long")
     try:
-        chain = tuple(x509.load_pem_x509_certificates(data))
-        decode_fully(chain)
+        chain = decoded(x509.load_pem_x509_certificates(data))
     except Exception as error:  # seam: the loader raises many types, see above
         raise MalformedError("the certificate chain is not PEM") from error
     return _bounded(chain, max_count)
@@ -41,8 +41,7 @@ def load_der_chain(
     if len(ders) > max_count or sum(map(len, ders)) > max_bytes:
         raise MalformedError("the certificate chain is too long")
     try:
-        chain = tuple(x509.load_der_x509_certificate(bytes(der)) for der in ders)
-        decode_fully(chain)
+        chain = decoded(x509.load_der_x509_certificate(bytes(der)) for der in ders)
     except Exception as error:  # seam: the loader raises many types, see above
         raise MalformedError("a certificate of the chain does not decode") from error
     return _bounded(chain, max_count)
@@ -67,12 +66,22 @@ def load_crl(data: bytes, *, max_bytes: int) -> x509.CertificateRevocationList:
     return crl
 
 
-def decode_fully(chain: Iterable[x509.Certificate]) -> None:
-    """Decode every field that verifiers read; raises whatever the loader raises, so wrap the call."""
-    for one in chain:
-        _ = (one.subject, one.issuer, one.serial_number, list(one.extensions), one.version)
-        _ = (one.not_valid_before_utc, one.not_valid_after_utc, one.public_key())
-        _ = (one.signature, one.tbs_certificate_bytes, one.signature_algorithm_oid)
+def decoded(chain: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """The same certificates, every field decoded; raises whatever the loader raises, so wrap the call."""
+    return tuple(_decoded(one) for one in chain)
+
+
+@functools.lru_cache(maxsize=256)
+def _decoded(one: x509.Certificate) -> x509.Certificate:
+    """Decode every field that verifiers read.
+
+    Certificates are compared by all their bytes, and fields stay decoded. The devices of one machine share
+    most of their chains, and so do the machines of one vendor.
+    """
+    _ = (one.subject, one.issuer, one.serial_number, list(one.extensions), one.version)
+    _ = (one.not_valid_before_utc, one.not_valid_after_utc, one.public_key())
+    _ = (one.signature, one.tbs_certificate_bytes, one.signature_algorithm_oid)
+    return one
 
 
 def _bounded(chain: tuple[x509.Certificate, ...], max_count: int) -> tuple[x509.Certificate, ...]:

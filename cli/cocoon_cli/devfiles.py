@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cocoon_attestation.reference import Release
+from cocoon_attestation.reference import AnyRelease
 from cocoon_ton.network import NetworkConfig
 
 if TYPE_CHECKING:
@@ -20,15 +19,16 @@ STAKE_TON = "20"
 
 def enclave_toml(
     network: NetworkConfig,
+    settings: DevSettings,
     *,
-    root: Path,
     node: bytes,
-    release: Release,
+    release: AnyRelease,
     model: FetchedModel,
     ports: dict[str, int],
 ) -> str:
     """``enclave.toml`` of the one enclave."""
     prices = "\n".join(f"{name} = {value}" for name, value in PRICES.items())
+    root = settings.root
     return f"""# Written by cocoon; the enclave measures most of it.
 state = {_s(root / "enclave")}
 
@@ -39,9 +39,9 @@ global_id = {network.global_id}
 release = "{release.to_boc().hex()}"
 
 [tee]
-kind = "simulated"
+kind = "{"simulated-snp" if settings.tee == "snp" else "simulated"}"
 platform = {_s(root / "platform")}
-
+{_gpu(settings)}
 [[models]]
 name = {_s(model.name)}
 digest = "{model.digest.hex()}"
@@ -55,6 +55,13 @@ public = "127.0.0.1:{ports["public"]}"
 host = "127.0.0.1:{ports["host"]}"
 health = "127.0.0.1:{ports["health"]}"
 """
+
+
+def _gpu(settings: DevSettings) -> str:
+    if not settings.gpus:
+        return ""
+    mode = f"mode = {_s(settings.gpu_mode)}\n" if settings.gpu_mode else ""
+    return f"\n[gpu]\ncount = {settings.gpus}\n{mode}"
 
 
 def host_toml(settings: DevSettings, *, endpoint: str, host_service: str, model: bytes) -> str:

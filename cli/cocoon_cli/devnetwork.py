@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cocoon_attestation.errors import ConfigError, UnavailableError
+from cocoon_attestation.errors import ConfigError
 from cocoon_cli.devfiles import enclave_toml, host_toml
 from cocoon_cli.processes import ManagedProcess, ProcessGroup
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.paths import home_dir
 
 if TYPE_CHECKING:
+    from cocoon_attestation.reference import AnyRelease
     from cocoon_enclave.attestation.simulated import DevPlatform
     from cocoon_enclave.models.demo import FetchedModel
     from cocoon_ton.wallet import Wallet
@@ -48,6 +49,20 @@ class DevSettings:
     """Nanoton; a real host would wait for about 50 times the fee."""
     poll_s: float = 0.5
     block_ms: int = 500
+    liteservers: int = 1
+    """How many liteservers the chain has, on ports one after the other."""
+    tee: str = "tdx"
+    """Simulated TEE of the node: ``tdx`` or ``snp``."""
+    gpus: int = 0
+    """Simulated GPUs of the node, 0 to 16."""
+    gpu_mode: str = ""
+    """How they are joined: ``single``, ``multi``, ``ppcie`` (8 GPUs, 4 switches); empty: usual for the number."""
+
+    @property
+    def words(self) -> str:
+        """The simulated machine in words."""
+        gpus = f" with {self.gpus} simulated GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
+        return f"simulated {'SEV-SNP' if self.tee == 'snp' else 'TDX'}{gpus}"
 
 
 class DevNetwork:
@@ -59,6 +74,7 @@ class DevNetwork:
         self._say = say
         self.network: NetworkConfig | None = None
         self.model: FetchedModel | None = None
+        """The model to serve; None before the start: the demo model."""
         self.platform: DevPlatform | None = None
         self.devnet: ManagedProcess | None = None
         self.enclave: ManagedProcess | None = None
@@ -72,7 +88,7 @@ class DevNetwork:
     def start(self) -> NetworkConfig:
         """Bring everything up and wait until clients can use the node."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.model = _demo_model()
+        self.model = self.model or _demo_model()
         self._start_devnet()
         self.platform = self._load_platform()
         network = asyncio.run(self._deploy())
@@ -93,8 +109,8 @@ class DevNetwork:
     def _start_devnet(self) -> None:
         argv = [
             sys.executable, "-m", "cocoon_ton.devnet",
-            "--dir", str(self.root / "chain"), "--port", str(self._port("liteserver")),
-            "--block-ms", str(self.settings.block_ms),
+            "--dir", str(chain_directory(self.root)), "--port", str(self._port("liteserver")),
+            "--block-ms", str(self.settings.block_ms), "--liteservers", str(self.settings.liteservers),
         ]  # fmt: skip
         self.devnet = ManagedProcess("devnet", argv, self.root / "logs" / "devnet.log")
         started = time.monotonic()
@@ -123,13 +139,26 @@ class DevNetwork:
 
     def _load_platform(self) -> DevPlatform:
         from cocoon_enclave.attestation.simulated import DevPlatform
+        from cocoon_enclave.attestation.simulated_vendors import DevVendors
 
         directory = self.root / "platform"
         if (directory / "platform.json").exists():
             return DevPlatform.load(directory)
-        platform = DevPlatform.create(int(time.time()), secrets.token_bytes)
+        now = int(time.time())
+        vendors = DevVendors.create(now, secrets.token_bytes)
+        platform = DevPlatform.create(now, secrets.token_bytes, vendors)
         platform.save(directory)
         return platform
+
+    def _release(self) -> AnyRelease:
+        """The release that the simulated guest measures as."""
+        from cocoon_enclave.attestation.simulated_node import simulated_snp_release
+
+        if self.platform is None or self.model is None:
+            raise ConfigError("platform and model come first")
+        if self.settings.tee == "snp":
+            return simulated_snp_release([self.model.digest], gpus=self.settings.gpus)
+        return self.platform.release()
 
     async def _deploy(self) -> NetworkConfig:
         """Deploy the registry and fund the host, both only if that was not done before."""
@@ -143,6 +172,7 @@ class DevNetwork:
             base,
             faucet_path,
             platform=self.platform,
+            release=self._release(),
             model=self.model,
             genesis_file=self.root / "genesis.json",
         )
@@ -161,9 +191,9 @@ class DevNetwork:
         config.write_text(
             enclave_toml(
                 network,
-                root=self.root,
+                self.settings,
                 node=node_identity(network, host_wallet(self.root / "host", network.global_id)).account_id,
-                release=self.platform.release(),
+                release=self._release(),
                 model=self.model,
                 ports={name: self._port(name) for name in ("public", "host", "health")},
             )
@@ -174,7 +204,7 @@ class DevNetwork:
         ready = self.group.add(self.enclave, timeout=180)
         self._say(
             "enclave",
-            f"{self.model.name} loaded and measured on a simulated TEE, {time.monotonic() - started:.1f} s, "
+            f"{self.model.name} loaded and measured on {self.settings.words}, {time.monotonic() - started:.1f} s, "
             f"port {ready.get('public_port')}",
         )
 
@@ -208,7 +238,7 @@ class DevNetwork:
         """Raise `UnavailableError` if one of the processes has ended by itself."""
         dead = self.group.first_dead()
         if dead is not None:
-            raise UnavailableError(f"{dead.name} stopped", hint=f"see {dead.log}")
+            raise dead.failure(f"{dead.name} stopped")
 
     def restart(self, process: ManagedProcess, *, timeout: float) -> dict[str, Any]:
         """Start a process again that was killed or stopped; its files decide where it goes on."""
@@ -229,6 +259,11 @@ class DevNetwork:
 def default_root() -> Path:
     """Where `cocoon dev up` keeps its network."""
     return home_dir() / "dev"
+
+
+def chain_directory(root: Path) -> Path:
+    """Where the chain of the network in `root` is."""
+    return root / "chain"
 
 
 def host_wallet(directory: Path, global_id: int) -> Wallet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +12,18 @@ import click
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
 from cocoon_attestation.evidence import MAX_EVIDENCE
-from cocoon_cli.auditing import Report, audit_bundle, find_network, show_report
+from cocoon_cli.auditing import REJECTED, Report, audit_bundle, find_network, show_report
 from cocoon_cli.clients import open_client, run
 from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
+from cocoon_cli.judged import EAR, EXPLAIN, print_ear, require_json
+from cocoon_cli.measure_snp import measure_snp
 from cocoon_cli.options import common_options, network_option
+from cocoon_cli.verify_documents import policy, read_registry, release
 from cocoon_cli.verify_vendor import eventlog, gpu, quote, snp
 from cocoon_ton.network import NetworkConfig, load_network
 
 if TYPE_CHECKING:
     from cocoon_attestation.policy import Policy
-
-_EXPLAIN = click.option("--explain", is_flag=True, help="Show the exact inputs of every check.")
 
 
 @click.group()
@@ -31,7 +34,7 @@ def verify() -> None:
     """
 
 
-for _command in (quote, snp, gpu, eventlog):
+for _command in (quote, snp, gpu, eventlog, measure_snp, policy, release):
     verify.add_command(_command)
 
 
@@ -42,7 +45,7 @@ for _command in (quote, snp, gpu, eventlog):
 )
 @click.option("--offline", is_flag=True, help="Use no network. Bundles never need one; this says so.")
 @click.option("--no-content", is_flag=True, help="Accept a bundle that leaves request or response out.")
-@_EXPLAIN
+@EXPLAIN
 @common_options
 def bundle(
     file: Path, network: str | None, offline: bool, no_content: bool, explain: bool, as_json: bool
@@ -59,7 +62,7 @@ def bundle(
 @verify.command()
 @click.argument("receipt_id")
 @network_option
-@_EXPLAIN
+@EXPLAIN
 @common_options
 def receipt(receipt_id: str, network: str, explain: bool, as_json: bool) -> None:
     """Prove a receipt of the local ledger: fetch its proofs from node and chain and check them.
@@ -80,7 +83,7 @@ def receipt(receipt_id: str, network: str, explain: bool, as_json: bool) -> None
 @verify.command()
 @click.argument("node_id", required=False)
 @network_option
-@_EXPLAIN
+@EXPLAIN
 @common_options
 def node(node_id: str | None, network: str, explain: bool, as_json: bool) -> None:
     """Appraise the live evidence of NODE_ID (hex), or of every node that the registry lists.
@@ -131,7 +134,8 @@ def node(node_id: str | None, network: str, explain: bool, as_json: bool) -> Non
     "--challenge", default=None, help="Your own nonce, 64 hex digits; without it: published evidence."
 )
 @click.option("--at", default=None, help="Time to appraise at (ISO 8601 or Unix) [default: now].")
-@_EXPLAIN
+@EXPLAIN
+@EAR
 @common_options
 def evidence(
     file: Path,
@@ -140,23 +144,27 @@ def evidence(
     challenge: str | None,
     at: str | None,
     explain: bool,
+    ear: bool,
     as_json: bool,
 ) -> None:
     """Appraise serialized evidence under the policy of a registry, or of a TOML file.
 
     Without --challenge the evidence must be the one whose digest the node recorded on chain.
     """
-    from cocoon_attestation.appraisal import appraise
     from cocoon_attestation.policy_toml import policy_from_toml
 
+    require_json(ear, as_json)
     if (network is None) == (policy_file is None):
-        raise click.UsageError("give either --network or --policy")
+        raise click.UsageError("give either --network (or --registry) or --policy")
     data = read_file(file, MAX_EVIDENCE)
     nonce = read_hex(challenge, 32, "--challenge") if challenge else None
     moment = parse_time(at)
     if policy_file is not None:
         if nonce is None:
-            raise click.UsageError("--policy needs --challenge")
+            raise click.UsageError(
+                "--policy needs --challenge: your own nonce; published evidence answers a block of the chain, "
+                "which only --network can look up"
+            )
         policy, name = policy_from_toml(read_text(policy_file)), str(policy_file)
     else:
         chosen = load_network(str(network))
@@ -168,10 +176,49 @@ def evidence(
                 "the node's contract does not record this evidence",
                 hint="if it answers your own nonce, give --challenge",
             )
+    if ear:
+        sys.exit(_show_ear(data, policy, nonce, moment))
+    show_report(_appraised(data, policy, nonce, moment, name), as_json=as_json, explain=explain)
+
+
+def _show_ear(data: bytes, policy: Policy, nonce: bytes, moment: int) -> int:
+    """Print the claims set of an EAR; returns the exit code."""
+    from cocoon_attestation.appraisal import appraise
+    from cocoon_attestation.ear import Result
+
+    result = Result(
+        checks=(),
+        accepted=False,
+        simulated=policy.simulated,
+        issued_at=moment,
+        nonce=nonce,
+        policy_digest=policy.digest,
+    )
     try:
         enclave = appraise(data, policy=policy, challenge=nonce, now=moment)
     except EvidenceRejectedError as error:
-        report = Report(
+        print_ear(dataclasses.replace(result, checks=tuple(error.checks or ())))
+        return REJECTED
+    print_ear(
+        dataclasses.replace(
+            result,
+            checks=tuple(enclave.checks),
+            accepted=True,
+            expires_at=enclave.expires_at,
+            tolerated=enclave.claims.get("tcb_tolerated") is not None,
+        )
+    )
+    return 0
+
+
+def _appraised(data: bytes, policy: Policy, nonce: bytes, moment: int, name: str) -> Report:
+    """The report on evidence under a policy that `name` gives."""
+    from cocoon_attestation.appraisal import appraise
+
+    try:
+        enclave = appraise(data, policy=policy, challenge=nonce, now=moment)
+    except EvidenceRejectedError as error:
+        return Report(
             subject="evidence",
             accepted=False,
             simulated=policy.simulated,
@@ -179,31 +226,24 @@ def evidence(
             checks=error.checks or CheckList(),
             facts={},
         )
-    else:
-        facts = {k: v.hex() if isinstance(v, bytes) else v for k, v in enclave.claims.items()}
-        report = Report(
-            subject="evidence",
-            accepted=True,
-            simulated=enclave.simulated,
-            network=name,
-            checks=enclave.checks,
-            facts=facts,
-        )
-    show_report(report, as_json=as_json, explain=explain)
+    facts = {k: v.hex() if isinstance(v, bytes) else v for k, v in enclave.claims.items()}
+    return Report(
+        subject="evidence",
+        accepted=True,
+        simulated=enclave.simulated,
+        network=name,
+        checks=enclave.checks,
+        facts=facts,
+    )
 
 
 async def _registry_view(network: NetworkConfig, data: bytes) -> tuple[Policy, bytes | None]:
     """The registry's policy, and the beacon challenge if the node's contract records exactly this evidence."""
     from cocoon_attestation.binding import beacon_challenge
     from cocoon_attestation.evidence import evidence_digest, parse_evidence
-    from cocoon_ton.chain import LiteChain
-    from cocoon_ton.registry import parse_registry, policy_from_registry
+    from cocoon_ton.registry import policy_from_registry
 
-    async with LiteChain(network) as chain:
-        account = await chain.account(network.registry_address)
-    if account.data is None:
-        raise ConfigError("the network's registry is not deployed")
-    state = parse_registry(account.data)
+    state = await read_registry(network)
     policy = policy_from_registry(state, network.dev_root)
     parsed = parse_evidence(data)
     entry = state.nodes.get(parsed.binding.node)

@@ -5,32 +5,23 @@ The JSON document and the exit codes are stable: docs/spec/verify-vendor.md.
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING
 
 import click
 
-from cocoon_attestation.errors import MalformedError, UnsupportedError
-from cocoon_cli.inputs import parse_time, read_file, read_hex
-from cocoon_cli.options import common_options
-from cocoon_cli.output import check_line, checks_json, console, out, print_json
+from cocoon_attestation.errors import MalformedError
+from cocoon_cli.inputs import read_file, read_hex, read_text
+from cocoon_cli.judged import AT, EAR, judged
 
 if TYPE_CHECKING:
     from cocoon_attestation.policy import Policy
     from cocoon_attestation.vendor.outcome import Outcome
 
-P = ParamSpec("P")
 FILE_LIMIT = 8 << 20
 """Longest input file in bytes; every parser behind it has a lower limit of its own."""
-_MALFORMED, _UNSUPPORTED = 30, 20
 
 _FILE = click.Path(path_type=Path)
-_AT = click.option(
-    "--at", "at", default=None, metavar="TIME", help="Time to verify at (ISO 8601 or Unix) [default: now]."
-)
 _POLICY = click.option(
     "--policy",
     "policy_file",
@@ -42,37 +33,12 @@ _REPORT_DATA = click.option(
 )
 
 
-def _judged(kind: str) -> Callable[[Callable[P, Outcome]], Callable[P, None]]:
-    """Show the outcome that a command returns, and leave with its exit code."""
-
-    def decorate(command: Callable[P, Outcome]) -> Callable[P, None]:
-        @click.option("--explain", is_flag=True, help="Show the exact inputs of every check.")
-        @common_options
-        @functools.wraps(command)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-            as_json, explain = bool(kwargs.pop("as_json")), bool(kwargs.pop("explain"))
-            try:
-                outcome = command(*args, **kwargs)
-            except MalformedError as error:
-                _show_undecidable(kind, "malformed", error, as_json=as_json)
-                sys.exit(_MALFORMED)
-            except UnsupportedError as error:
-                _show_undecidable(kind, "undecided", error, as_json=as_json)
-                sys.exit(_UNSUPPORTED)
-            _show(outcome, as_json=as_json, explain=explain)
-            sys.exit(outcome.verdict.exit_code)
-
-        return wrapper
-
-    return decorate
-
-
 @click.command()
 @click.argument("file", type=_FILE)
 @click.option(
     "--collateral", "collateral_file", type=_FILE, required=True, help="JSON, fields of QuoteCollateralV3."
 )
-@_AT
+@AT
 @click.option(
     "--root", "root_file", type=_FILE, help="UNSAFE: DER certificate to trust instead of Intel's root."
 )
@@ -94,18 +60,38 @@ def _judged(kind: str) -> Callable[[Callable[P, Outcome]], Callable[P, None]]:
     metavar="S",
     help="TCB status to allow besides UpToDate; repeatable.",
 )
+@click.option(
+    "--grace-days",
+    type=click.IntRange(0, 30),
+    metavar="N",
+    help="Accept an outdated platform for N days after a recovery [default: the policy's, or 0].",
+)
+@click.option(
+    "--allow-advisory",
+    "allowed",
+    multiple=True,
+    metavar="ID",
+    help="Advisory to tolerate; repeatable. Without it: all that go with an allowed status.",
+)
+@click.option(
+    "--deny-advisory", "denied", multiple=True, metavar="ID", help="Advisory to refuse; repeatable."
+)
 @_POLICY
-@_judged("quote")
+@EAR
+@judged("quote")
 def quote(
     file: Path,
     collateral_file: Path,
-    at: str | None,
     root_file: Path | None,
     report_data: str | None,
     mrtd: str | None,
     min_tcb_eval: int,
     statuses: tuple[str, ...],
+    grace_days: int | None,
+    allowed: tuple[str, ...],
+    denied: tuple[str, ...],
     policy_file: Path | None,
+    now: int,
 ) -> Outcome:
     """Verify an Intel quote: TDX version 4 or 5, SGX version 3.
 
@@ -114,13 +100,15 @@ def quote(
     """
     from cocoon_attestation.vendor.quote import QuoteOptions, verify_raw_quote
 
-    now = parse_time(at)
     options = QuoteOptions(
-        root=None if root_file is None else read_file(root_file, 64 << 10),
+        root=None if root_file is None else _certificate(root_file),
         report_data=_optional_hex(report_data, 64, "--report-data"),
-        mrtd=None if mrtd is None else read_hex(mrtd, 32 if len(mrtd) == 64 else 48, "--mrtd"),
+        mrtd=None if mrtd is None else read_hex(mrtd, _measurement_size(mrtd), "--mrtd"),
         min_tcb_evaluation=min_tcb_eval,
         statuses=frozenset(statuses),
+        grace_s=None if grace_days is None else grace_days * 86_400,
+        allowed_advisories=frozenset(allowed) or None,
+        denied_advisories=frozenset(denied),
         policy=_policy(policy_file),
     )
     return verify_raw_quote(
@@ -130,26 +118,26 @@ def quote(
 
 @click.command()
 @click.argument("file", type=_FILE)
-@click.option("--cert", "cert_file", type=_FILE, required=True, help="VCEK or VLEK, DER.")
+@click.option("--cert", "cert_file", type=_FILE, required=True, help="VCEK or VLEK, DER or PEM.")
 @click.option("--chain", "chain_file", type=_FILE, help="Its issuers, PEM [default: AMD's published ones].")
 @click.option("--crl", "crl_file", type=_FILE, help="Revocation list of the product, DER or PEM.")
-@_AT
+@AT
 @_REPORT_DATA
 @_POLICY
-@_judged("snp-report")
+@EAR
+@judged("snp-report")
 def snp(
     file: Path,
     cert_file: Path,
     chain_file: Path | None,
     crl_file: Path | None,
-    at: str | None,
     report_data: str | None,
     policy_file: Path | None,
+    now: int,
 ) -> Outcome:
     """Verify an AMD SEV-SNP report (versions 2 to 5) with its VCEK or VLEK."""
     from cocoon_attestation.vendor.snp import SnpOptions, verify_raw_snp
 
-    now = parse_time(at)
     options = SnpOptions(
         report_data=_optional_hex(report_data, 64, "--report-data"), policy=_policy(policy_file)
     )
@@ -175,9 +163,10 @@ def snp(
 @click.option(
     "--hardware-only", is_flag=True, help="Accept without manifests: genuine device, any firmware."
 )
-@_AT
+@AT
 @_POLICY
-@_judged("gpu-evidence")
+@EAR
+@judged("gpu-evidence")
 def gpu(
     files: tuple[Path, ...],
     chain_file: Path | None,
@@ -186,8 +175,8 @@ def gpu(
     nonce: str,
     ocsp_nonce: str | None,
     hardware_only: bool,
-    at: str | None,
     policy_file: Path | None,
+    now: int,
 ) -> Outcome:
     """Verify evidence of NVIDIA GPUs and switches of one machine.
 
@@ -195,7 +184,6 @@ def gpu(
     """
     from cocoon_attestation.vendor.gpu import GpuOptions, read_devices, verify_raw_gpu
 
-    now = parse_time(at)
     options = GpuOptions(
         nonce=read_hex(nonce, 32, "--nonce"),
         ocsp_nonce=_optional_hex(ocsp_nonce, 32, "--ocsp-nonce"),
@@ -218,7 +206,7 @@ def gpu(
 @click.option(
     "--quote", "quote_file", type=_FILE, help="TDX quote of the same boot. Without it: undecided."
 )
-@_judged("event-log")
+@judged("event-log")
 def eventlog(file: Path, quote_file: Path | None) -> Outcome:
     """Replay a boot event log (CCEL, or dstack JSON) against the registers of a quote."""
     from cocoon_attestation.vendor.eventlog import verify_raw_eventlog
@@ -232,65 +220,25 @@ def _policy(path: Path | None) -> Policy | None:
         return None
     from cocoon_attestation.policy_toml import policy_from_toml
 
+    return policy_from_toml(read_text(path))
+
+
+def _certificate(path: Path) -> bytes:
+    """A certificate in DER form; PEM is converted."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    data = read_file(path, 64 << 10)
+    load = x509.load_pem_x509_certificate if data.startswith(b"-----") else x509.load_der_x509_certificate
     try:
-        text = read_file(path, 1 << 20).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{path} is not UTF-8") from error
-    return policy_from_toml(text)
+        return load(data).public_bytes(Encoding.DER)
+    except ValueError as error:
+        raise MalformedError(f"{path} is not a certificate") from error
+
+
+def _measurement_size(text: str) -> int:
+    return 32 if len(text.removeprefix("0x")) == 64 else 48
 
 
 def _optional_hex(text: str | None, size: int, what: str) -> bytes | None:
     return None if text is None else read_hex(text, size, what)
-
-
-def _show(outcome: Outcome, *, as_json: bool, explain: bool) -> None:
-    for warning in outcome.warnings:
-        if warning.startswith("UNSAFE"):  # on stderr as well: a pipe must not hide it
-            click.secho(warning, fg="red", bold=True, err=True)
-    if as_json:
-        document = outcome.to_dict()
-        if explain:
-            document["checks"] = [
-                {**shown, "spec": check.spec, "inputs": dict(check.inputs)}
-                for shown, check in zip(checks_json(outcome.checks), outcome.checks, strict=True)
-            ]
-        print_json(document)
-        return
-    from rich.markup import escape
-
-    show = out().print
-    for check in outcome.checks:
-        show(check_line(check))
-        for name, value in check.inputs if explain else ():
-            show(f"      [dim]{name} = {escape(value)}[/]")
-    color = "green" if outcome.verdict == "accepted" else "red"
-    status = f", TCB {outcome.tcb_status}" if outcome.tcb_status else ""
-    show(
-        f"[bold {color}]{outcome.verdict}[/] {outcome.kind} ({outcome.scope}{status}): {escape(outcome.reason)}"
-    )
-    for warning in outcome.warnings:
-        show(f"[bold yellow]{escape(warning)}[/]")
-
-
-def _show_undecidable(
-    kind: str, verdict: str, error: MalformedError | UnsupportedError, *, as_json: bool
-) -> None:
-    if not as_json:
-        console().print(f"[bold red]{verdict}[/] {kind}: {error}", markup=True)
-        return
-    print_json(
-        {
-            "ok": False,
-            "kind": kind,
-            "verdict": verdict,
-            "reason": str(error),
-            "scope": "none",
-            "tcb_status": None,
-            "advisories": [],
-            "claims": {},
-            "checks": [],
-            "not_checked": [],
-            "warnings": [],
-            "error": error.to_dict(),
-        }
-    )

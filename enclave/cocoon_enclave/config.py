@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from cocoon_attestation.errors import ConfigError, MalformedError
-from cocoon_attestation.reference import Release, parse_release
+from cocoon_attestation.reference import AnyRelease, SnpRelease, parse_release
 from cocoon_attestation.types import Digest32
+from cocoon_enclave.gpu_config import GpuConfig, read_gpu
 from cocoon_enclave.toml_table import Table
 
 CONFIG_TAG: Final = b"cocoon/v1/config"
-TEE_KINDS: Final = ("tdx", "simulated")
+TEE_KINDS: Final = ("tdx", "snp", "simulated", "simulated-snp")
+_SNP: Final = frozenset({"snp", "simulated-snp"})
+_SIMULATED: Final = frozenset({"simulated", "simulated-snp"})
 DTYPES: Final = ("auto", "float32", "bfloat16")
 
 
@@ -115,17 +118,22 @@ class EnclaveConfig:
     """Address of the registry contract. Measured."""
     global_id: int
     """TON network. Measured."""
-    release: Release
-    """Release that this image is. Not measured here: an appraiser compares it with the quote itself."""
+    release: AnyRelease
+    """Release that this image is. Not measured here: an appraiser compares it with the evidence itself."""
     tee: str
-    """``tdx`` or ``simulated``. Not measured: the evidence says it."""
-    platform: Path | None
+    """One of `TEE_KINDS`. Not measured: the evidence says it."""
+    platform: Path | None = None
     """Directory of the simulated platform's keys (development only)."""
-    collateral: Path | None
+    collateral: Path | None = None
     """File with Intel's collateral that the host refreshes (TDX only)."""
+    endorsements: Path | None = None
+    """File with AMD's endorsements that the host refreshes (SEV-SNP only); None: the certificate table of
+    the report has everything."""
     state: Path
     """Directory of the store."""
     models: tuple[ModelConfig, ...]
+    gpu: GpuConfig | None = None
+    """GPUs that the node must have; None on a node without. Measured where there are some."""
     limits: Limits = Limits()
     engine: EngineConfig = EngineConfig()
     prices: Prices = Prices()
@@ -138,9 +146,15 @@ class EnclaveConfig:
     """Longest time for which text after the first piece is held back to fill a frame. Measured."""
 
     @property
+    def simulated(self) -> bool:
+        """True if no hardware stands behind the evidence."""
+        return self.tee in _SIMULATED
+
+    @property
     def measured(self) -> dict[str, object]:
-        """The measured part, JSON-ready."""
+        """The measured part, JSON-ready. ``gpu`` is a member only on a node with GPUs."""
         return {
+            **({} if self.gpu is None else {"gpu": self.gpu.measured}),
             "coalesce_ms": self.coalesce_ms,
             "engine": {f.name: getattr(self.engine, f.name) for f in fields(EngineConfig)},
             "global_id": self.global_id,
@@ -174,7 +188,16 @@ class EnclaveConfig:
                     "release": self.release.to_boc().hex(),
                 },
             ),
-            ("[tee]", {"kind": self.tee, "platform": self.platform, "collateral": self.collateral}),
+            (
+                "[tee]",
+                {
+                    "kind": self.tee,
+                    "platform": self.platform,
+                    "collateral": self.collateral,
+                    "endorsements": self.endorsements,
+                },
+            ),
+            *([] if self.gpu is None else [("[gpu]", self.gpu.table)]),
             ("[keys]", {"lifetime_s": self.key_lifetime_s, "overlap_s": self.key_overlap_s}),
             ("[limits]", asdict(self.limits)),
             ("[engine]", asdict(self.engine)),
@@ -218,14 +241,18 @@ def parse_config(document: Mapping[str, object], *, base: Path) -> EnclaveConfig
     """
     root = Table(document, "", base)
     node, tee, keys = root.table("node"), root.table("tee"), root.table("keys")
+    kind = tee.choice("kind", TEE_KINDS)
+    gpu = read_gpu(root.table("gpu"), simulated=kind in _SIMULATED) if root.has("gpu") else None
     config = EnclaveConfig(
         node=node.digest("id"),
         registry=node.text("registry"),
         global_id=node.integer("global_id", low=-(2**31), high=2**31 - 1),
         release=_release(node.text("release")),
-        tee=tee.choice("kind", TEE_KINDS),
+        tee=kind,
         platform=tee.path_or_none("platform"),
         collateral=tee.path_or_none("collateral"),
+        endorsements=tee.path_or_none("endorsements"),
+        gpu=gpu,
         state=root.path("state"),
         models=tuple(_model(table) for table in root.tables("models")),
         limits=root.table("limits").fill(Limits()),
@@ -242,11 +269,11 @@ def parse_config(document: Mapping[str, object], *, base: Path) -> EnclaveConfig
     return config
 
 
-def _release(text: str) -> Release:
+def _release(text: str) -> AnyRelease:
     try:
         return parse_release(bytes.fromhex(text))
     except (ValueError, MalformedError) as error:
-        raise ConfigError("node.release: a Release cell as hex expected") from error
+        raise ConfigError("node.release: a release cell as hex expected") from error
 
 
 def _model(table: Table) -> ModelConfig:
@@ -271,7 +298,30 @@ def _check(config: EnclaveConfig) -> None:
         raise ConfigError("engine: slots and prefill_chunk must be at least 1")
     if config.key_overlap_s >= config.key_lifetime_s:
         raise ConfigError("keys: overlap_s must be shorter than lifetime_s")
-    if config.tee == "simulated" and config.platform is None:
+    _check_tee(config)
+    _check_release(config)
+
+
+def _check_tee(config: EnclaveConfig) -> None:
+    """Every kind of TEE has its own file or directory, and no other's."""
+    if config.simulated and config.platform is None:
         raise ConfigError("tee.platform: the simulated TEE needs its platform directory")
     if config.tee == "tdx" and config.collateral is None:
         raise ConfigError("tee.collateral: TDX evidence needs Intel's collateral")
+    owners = {"platform": _SIMULATED, "collateral": {"tdx"}, "endorsements": {"snp"}}
+    for key, kinds in owners.items():
+        if getattr(config, key) is not None and config.tee not in kinds:
+            raise ConfigError(f"tee.{key}: not a setting of tee.kind {config.tee}")
+
+
+def _check_release(config: EnclaveConfig) -> None:
+    """What a SEV-SNP image was measured with at launch must be what it is told to do now."""
+    release = config.release
+    if isinstance(release, SnpRelease) is not (config.tee in _SNP):
+        raise ConfigError(f"node.release: a release of another kind of TEE than {config.tee}")
+    if isinstance(release, SnpRelease):
+        if release.models != tuple(model.digest for model in config.models):
+            raise ConfigError("models: not those that the SEV-SNP release names, in its order")
+        count = 0 if config.gpu is None else config.gpu.count
+        if release.gpus != count:
+            raise ConfigError(f"gpu.count: the SEV-SNP release demands {release.gpus} GPUs, not {count}")

@@ -29,7 +29,7 @@ from cocoon_enclave.errors import (
 )
 from cocoon_enclave.keys import Keyset
 from cocoon_enclave.log import Draft
-from cocoon_enclave.metering import Reservation
+from cocoon_enclave.metering import Payer, Reservation
 from cocoon_enclave.plain import parse_plain
 from cocoon_enclave.service import ServedModel, Service, public_message
 from cocoon_enclave.text import StopMatcher
@@ -174,33 +174,36 @@ class Exchange:
             await self._finish(error.http_status, self._error_tail(error), NO_USAGE)
 
     async def _admit(self) -> openai.InferenceRequest:
-        """Parse, tokenize, reserve the money, and hand the prompt to the engine."""
-        service, plain = self._service, self._plain
+        """See who pays, then parse, tokenize, reserve the money, and hand the prompt to the engine."""
+        service = self._service
         self._check_deadline()
+        # Up to a mebibyte may have to be tokenized: not for somebody who cannot pay for a single token.
+        payer = await self._authorize()
         request, model, prompt = await self._prepare()
         self._model, self._prompt_tokens = model, len(prompt)
         max_tokens = self._max_tokens(request, model, len(prompt))
+        self._check_stopped()
+        self._reservation = service.meter.reserve(payer, prompt_tokens=len(prompt), max_tokens=max_tokens)
+        self._generation = model.engine.submit(
+            GenerationRequest(prompt=prompt, max_tokens=max_tokens, sampling=request.sampling)
+        )
+        return request
+
+    async def _authorize(self) -> Payer:
+        """The payer; for a new channel, once the host has looked it up."""
+        service, plain = self._service, self._plain
         loop = asyncio.get_running_loop()
         give_up = loop.time() + service.config.limits.channel_wait_s
         while True:
             self._check_stopped()
             try:
-                self._reservation = service.meter.admit(
-                    plain.payment,
-                    prompt_tokens=len(prompt),
-                    max_tokens=max_tokens,
-                    now=service.clock.now(),
-                    deadline=plain.deadline_ms / 1000,
+                return service.meter.authorize(
+                    plain.payment, now=service.clock.now(), deadline=plain.deadline_ms / 1000
                 )
-                break
             except ChannelUnknownError:
                 if loop.time() >= give_up or not service.may_wait:
                     raise
                 await service.wait_for_facts(0.25)
-        self._generation = model.engine.submit(
-            GenerationRequest(prompt=prompt, max_tokens=max_tokens, sampling=request.sampling)
-        )
-        return request
 
     def _check_deadline(self) -> None:
         """Refuse what is late already or due too far away, and set the alarm.

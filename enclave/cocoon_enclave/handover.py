@@ -21,12 +21,16 @@ from cocoon.v1 import payment_pb2, record_pb2
 from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.binding import KeyBinding, parse_key_binding
 from cocoon_attestation.checkpoint import verify_checkpoint
+from cocoon_attestation.dev_roots import read_dev_roots
 from cocoon_attestation.errors import CocoonError, ConfigError, MalformedError, RejectedError
-from cocoon_attestation.evidence import TdxEvidence, parse_evidence
+from cocoon_attestation.evidence import Evidence, TdxEvidence, parse_evidence
+from cocoon_attestation.gpu.policy import GpuPolicy
 from cocoon_attestation.merkle import MerkleTree
 from cocoon_attestation.payment import verify_claim
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.receipt import Receipt, parse_receipt, verify_receipt
+from cocoon_attestation.reference import SnpRelease
+from cocoon_attestation.rtmr3 import MODEL_EVENT
 from cocoon_attestation.types import Digest32
 from cocoon_enclave.config import EnclaveConfig
 from cocoon_enclave.errors import StateRejectedError
@@ -113,18 +117,18 @@ def _appraises(keyset: StoredKeyset, config: EnclaveConfig, dev_root: bytes | No
     """True if the evidence shows that an enclave of this release held the keyset, when it was made."""
     try:
         evidence = parse_evidence(keyset.evidence)
-        if not isinstance(evidence.cpu, TdxEvidence):
-            return False
-        # Which models it ran has no say in how it metered: take those that it measured.
-        models = [e.payload for e in evidence.cpu.runtime_events if len(e.payload) == 32]
+        vendors = None if dev_root is None else read_dev_roots(dev_root)
         policy = Policy(
             global_id=config.global_id,
             releases=(config.release,),
-            models=frozenset(models),
+            models=_models(evidence, config),
             min_tcb_evaluation=1,
+            tee_kinds=frozenset({config.release.tee}),
             dev_root=dev_root,
             node=config.node,
             max_collateral_age_s=_COLLATERAL_AGE_S,
+            snp=None if vendors is None else vendors.snp,
+            gpu=GpuPolicy(gpu_count=None) if vendors is None else vendors.gpu,
         )
         verified = appraise(
             keyset.evidence, policy=policy, challenge=evidence.challenge, now=keyset.made_at
@@ -132,6 +136,14 @@ def _appraises(keyset: StoredKeyset, config: EnclaveConfig, dev_root: bytes | No
     except (MalformedError, RejectedError, ConfigError):
         return False
     return verified.binding_hash == keyset.binding_hash
+
+
+def _models(evidence: Evidence, config: EnclaveConfig) -> frozenset[bytes]:
+    """Which models it ran has no say in how it metered: those that it measured."""
+    if isinstance(config.release, SnpRelease):
+        return frozenset(config.release.models)
+    events = evidence.cpu.runtime_events if isinstance(evidence.cpu, TdxEvidence) else ()
+    return frozenset(event.payload for event in events if event.name == MODEL_EVENT)
 
 
 def _check_checkpoints(

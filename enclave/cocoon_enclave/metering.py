@@ -70,6 +70,18 @@ class StoredChannel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Payer:
+    """A payment whose authorization holds for a channel that can pay. From `Meter.authorize`."""
+
+    channel: Digest32
+    cap: int
+    """Authorized, in nanoton."""
+    prices: PriceList
+    """Prices at admission."""
+    payment: payment_pb2.Payment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """What an admitted request may cost at most. Ends with `Meter.charge` or `Meter.release`, once."""
 
@@ -134,16 +146,10 @@ class Meter:
             raise ChannelUnusableError("the channel pays another node")
         return channel, identity
 
-    def admit(
-        self,
-        payment: payment_pb2.Payment,
-        *,
-        prompt_tokens: int,
-        max_tokens: int,
-        now: float,
-        deadline: float = 0.0,
-    ) -> Reservation:
-        """Reserve the worst case of a request whose answer ends at `deadline` (Unix seconds) at the latest.
+    def authorize(self, payment: payment_pb2.Payment, *, now: float, deadline: float = 0.0) -> Payer:
+        """Check all that can be checked of a payment before anybody works for it: nothing is reserved yet.
+
+        The answer ends at `deadline` (Unix seconds) at the latest.
 
         Raises:
             PaymentError: one of its leaves in `cocoon_enclave.errors`; `ChannelUnknownError` means that the
@@ -152,38 +158,48 @@ class Meter:
         channel, identity = self.identify(payment)
         # A claim that comes after the authorization's end is worth nothing to the host.
         until = max(now, deadline) + self.claim_time_s
-        authorization = _check_authorization(payment, identity, channel, self.global_id, until)
-        limit = PriceList.from_proto(payment.price_limit)
-        if not self.prices.within(limit):
-            raise PriceError("the node's prices are above the limit of the request")
+        cap = _check_authorization(payment, identity, channel, self.global_id, until)
         prices = self.prices
-        cost = worst_case(prices, prompt_tokens=prompt_tokens, max_completion_tokens=max_tokens)
-        state = self._usable(channel, payment.channel.initial_data)
-        facts = state.facts
-        if facts is None:
-            raise ChannelUnknownError("the node has not seen the channel on chain yet")
+        if not prices.within(PriceList.from_proto(payment.price_limit)):
+            raise PriceError("the node's prices are above the limit of the request")
+        payer = Payer(channel=channel, cap=cap, prices=prices, payment=payment)
+        self._covered(payer, worst_case(prices, prompt_tokens=1, max_completion_tokens=1))
+        return payer
+
+    def reserve(self, payer: Payer, *, prompt_tokens: int, max_tokens: int) -> Reservation:
+        """Reserve the worst case of a request.
+
+        Raises:
+            PaymentError: as `authorize`: the channel may have changed, and now the cost is known.
+        """
+        cost = worst_case(payer.prices, prompt_tokens=prompt_tokens, max_completion_tokens=max_tokens)
+        self._covered(payer, cost).reserved += cost
+        return Reservation(
+            channel=payer.channel,
+            amount=cost,
+            prices=payer.prices,
+            initial_data=payer.payment.channel.initial_data,
+            cap=payer.cap,
+            authorization=payer.payment.authorization,
+        )
+
+    def _covered(self, payer: Payer, cost: int) -> _Channel:
+        """The channel, if both the authorization and the balance cover `cost` beside what is open."""
+        state, facts = self._usable(payer.channel, payer.payment.channel.initial_data)
         committed = state.used + state.reserved
-        if committed + cost > authorization:
+        if committed + cost > payer.cap:
             raise CapTooLowError(
                 "the authorization does not cover the worst case of this request",
-                details={"needed": committed + cost, "cap": authorization},
+                details={"needed": committed + cost, "cap": payer.cap},
             )
         if committed + cost > facts.paid + facts.balance:
             raise BalanceTooLowError(
                 "the channel's balance does not cover the worst case of this request",
                 details={"needed": committed + cost - facts.paid, "balance": facts.balance},
             )
-        state.reserved += cost
-        return Reservation(
-            channel=channel,
-            amount=cost,
-            prices=prices,
-            initial_data=payment.channel.initial_data,
-            cap=authorization,
-            authorization=payment.authorization,
-        )
+        return state
 
-    def _usable(self, channel: Digest32, initial_data: bytes) -> _Channel:
+    def _usable(self, channel: Digest32, initial_data: bytes) -> tuple[_Channel, Facts]:
         state = self._channels.get(channel)
         if state is not None and state.frozen:
             raise ChannelUnusableError("the channel has a history that this enclave cannot verify")
@@ -199,7 +215,7 @@ class Meter:
             # More was settled than this enclave knows of: its history is lost, and starting at the paid
             # amount would let a host that lies about it charge for nothing.
             raise ChannelUnusableError("the channel has a history that this enclave does not know")
-        return state
+        return state, state.facts
 
     def charge(self, reservation: Reservation, price: int) -> None:
         """Turn a reservation into use. Call it when the receipt is durable, and only then."""

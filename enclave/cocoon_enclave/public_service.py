@@ -11,7 +11,8 @@ from cocoon.v1 import attestation_service_pb2_grpc, inference_service_pb2_grpc
 from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_attestation.errors import UnavailableError
 from cocoon_attestation.types import digest32
-from cocoon_enclave.attestation.attester import Attester, make_evidence
+from cocoon_enclave.attestation.attester import make_evidence
+from cocoon_enclave.attestation.machine import Machine
 from cocoon_enclave.errors import NodeBusyError
 from cocoon_enclave.keys import Keyset
 from cocoon_enclave.rpc import Context, answer
@@ -25,16 +26,16 @@ MAX_WAITING: Final = 64
 class EvidenceMaker:
     """Makes evidence for the current keyset, one at a time, as hardware does."""
 
-    def __init__(self, service: Service, attester: Attester) -> None:
+    def __init__(self, service: Service, machine: Machine) -> None:
         self._service = service
-        self._attester = attester
+        self._machine = machine
         self._turn = asyncio.Lock()
         self._waiting = 0
 
     @property
     def simulated(self) -> bool:
         """True if no hardware stands behind it."""
-        return self._attester.simulated
+        return self._machine.simulated
 
     async def make(
         self,
@@ -67,11 +68,12 @@ class EvidenceMaker:
             keyset = wanted or self._service.keyring.current
             return await asyncio.to_thread(
                 make_evidence,
-                self._attester,
+                self._machine.attester,
                 binding=keyset.binding,
                 seal_public_key=keyset.seal.public_key,
                 challenge=challenge,
                 beacon=beacon,
+                devices=None if self._machine.gpus is None else self._machine.gpus.evidence,
             )
 
 

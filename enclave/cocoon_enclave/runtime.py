@@ -1,6 +1,7 @@
-"""From a configuration to a serving enclave: verify, load, check the state, measure, make keys, serve.
+"""From a configuration to a serving enclave: check GPUs, verify, load, check the state, measure, make keys, serve.
 
-Nothing is measured before the model's files were verified, nothing is served before the state was checked.
+Nothing is loaded before the GPUs were appraised, nothing is measured before the model's files were verified,
+nothing is served before the state was checked.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from cocoon.v1 import (
 )
 from cocoon_attestation.errors import CocoonError, ConfigError
 from cocoon_attestation.payment import PriceList
-from cocoon_enclave.attestation.attester import Attester, measure
-from cocoon_enclave.attestation.simulated import DevPlatform, SimulatedAttester
-from cocoon_enclave.attestation.tdx import TdxAttester, file_collateral
+from cocoon_enclave.attestation.machine import make_machine
 from cocoon_enclave.clock import Clock, MonotonicClock
 from cocoon_enclave.config import EnclaveConfig, ModelConfig
 from cocoon_enclave.engine.process import EngineProcess, engine_threads
@@ -93,20 +92,6 @@ def process_engine(config: EnclaveConfig, model: ModelConfig) -> Engine:
     )
 
 
-def make_attester(config: EnclaveConfig, clock: Clock) -> tuple[Attester, bytes | None]:
-    """The attester, and the development root that evidence of this machine chains to (None on hardware).
-
-    Raises:
-        ConfigError, UnsupportedError: there is no such TEE here.
-    """
-    if config.tee == "simulated" and config.platform is not None:
-        platform = DevPlatform.load(config.platform)
-        return SimulatedAttester(platform, clock=clock.now), platform.root_der
-    if config.tee == "tdx" and config.collateral is not None:
-        return TdxAttester(collateral=file_collateral(config.collateral)), None
-    raise ConfigError("tee: incomplete")
-
-
 class Enclave:
     """A running enclave. `start` once, `close` once."""
 
@@ -148,19 +133,21 @@ class Enclave:
 
     async def _start(self) -> Ready:
         config = self.config
+        machine = await asyncio.to_thread(make_machine, config, self._clock.now)
+        # GPUs take no work, and so no model, before they have passed.
+        summary = await asyncio.to_thread(machine.pass_gate)
         models = await self._load_models()
-        attester, dev_root = make_attester(config, self._clock)
         store = Store(config.state, node=config.node, global_id=config.global_id)
         try:
-            state = await asyncio.to_thread(take_over, store, config, dev_root)
+            state = await asyncio.to_thread(take_over, store, config, machine.dev_root)
         except CocoonError:
             store.close()
             raise
         if state.frozen:
             _LOG.warning("%d channels have claims that cannot be continued", state.frozen)
-        measure(attester, config_hash=config.config_hash, models=[model.digest for model in config.models])
+        machine.measure(config, summary)
         self._service = service = self._make_service(store, state, models)
-        self._evidence = EvidenceMaker(service, attester)
+        self._evidence = EvidenceMaker(service, machine)
         await self._introduce(service.keyring.current)
         published = [
             k.binding_hash for k in store.keysets() if k.published and k.binding_hash in state.verified
@@ -182,7 +169,7 @@ class Enclave:
             health_port=self._health.port,
             binding_hash=service.keyring.current.binding_hash.hex(),
             models={model.name: model.digest.hex() for model in config.models},
-            simulated=attester.simulated,
+            simulated=machine.simulated,
         )
 
     async def _load_models(self) -> dict[str, ServedModel]:

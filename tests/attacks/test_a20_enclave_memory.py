@@ -43,7 +43,7 @@ def test_channels_that_do_not_exist_leave_nothing_behind() -> None:
         wallet = Wallet(salt=salt)
         for _ in range(2):
             try:
-                meter.admit(wallet.payment(), prompt_tokens=1, max_tokens=1, now=0)
+                meter.authorize(wallet.payment(), now=0)
             except ChannelUnknownError:
                 pass
             else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 import cocoon_attestation
 from cocoon.v1 import evidence_pb2
@@ -327,6 +328,14 @@ def _pck_crl_of_root(lab: Any) -> evidence_pb2.TdxCollateral:
     return collateral_with(lab, pck_crl=good.root_ca_crl)
 
 
+def _pck_crl_chain(lab: Any, *, of_another: bool) -> evidence_pb2.TdxCollateral:
+    """The issuer of the list is missing, or is not certified by the root that stands behind it."""
+    other = DevPlatform.create(lab.now - 86_400, lab.random)
+    chain = [other.platform_ca, lab.platform.root] if of_another else [lab.platform.root]
+    pem = b"".join(one.certificate.public_bytes(Encoding.PEM) for one in chain).decode()
+    return collateral_with(lab, pck_crl_issuer_chain=pem)
+
+
 def _root_crl_of_ca(lab: Any) -> evidence_pb2.TdxCollateral:
     good = lab.platform.collateral(lab.now)
     return collateral_with(lab, root_ca_crl=good.pck_crl)
@@ -345,6 +354,8 @@ COLLATERAL_FAULTS: list[tuple[str, Callable[[Any], evidence_pb2.TdxCollateral]]]
     ("tdx.collateral", _sgx_form),
     ("tdx.collateral", _pck_crl_of_root),
     ("tdx.collateral", _root_crl_of_ca),
+    ("tdx.collateral", lambda lab: _pck_crl_chain(lab, of_another=False)),
+    ("tdx.collateral", lambda lab: _pck_crl_chain(lab, of_another=True)),
     ("tdx.chain", _forged_crl),
     (
         "tdx.chain",

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.appraisal import appraise
-from cocoon_attestation.binding import KeyBinding
 from cocoon_attestation.errors import EvidenceRejectedError, UnsupportedError
 from cocoon_attestation.gpu_summary import parse_gpu_summary
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.policy_vendor import open_snp_policy
 from cocoon_attestation.reference import SnpRelease, TeeKind
 from cocoon_attestation.rtmr3 import NO_GPU
-from cocoon_enclave.attestation.attester import Attester, DeviceSource, make_evidence, measure
-from cocoon_enclave.attestation.simulated import SimulatedAttester
 from cocoon_enclave.attestation.simulated_gpu import SimulatedDevice, SimulatedNvidia
 from cocoon_enclave.attestation.simulated_gpu_pki import seeded_random
 from cocoon_enclave.attestation.simulated_node import (
@@ -29,47 +28,18 @@ from cocoon_enclave.attestation.simulated_node import (
 )
 from cocoon_enclave.attestation.simulated_snp import ReportFields, SimulatedAmd
 
-BOOT_NONCE = b"\x0b" * 32
-MEASUREMENT = hashlib.sha384(b"launch").digest()
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from tests.attestation.kit_node import BOOT_NONCE, MEASUREMENT, Node, snp_node, tdx_node
+else:
+    from kit_node import BOOT_NONCE, MEASUREMENT, Node, snp_node, tdx_node
 
 
 @pytest.fixture(scope="session")
 def board(nvidia: SimulatedNvidia) -> tuple[SimulatedDevice, ...]:
     """Eight GPUs and four switches."""
     return nvidia.board()
-
-
-class Node:
-    """An honest simulated node: TEE, devices, keys."""
-
-    def __init__(
-        self, lab: Any, attester: Attester, *, release_id: bytes, devices: DeviceSource | None = None
-    ) -> None:
-        self.lab = lab
-        self.attester = attester
-        self.devices = devices
-        self.binding: KeyBinding = lab.binding(release_id=release_id)
-
-    def evidence(self, challenge: bytes) -> bytes:
-        return make_evidence(
-            self.attester,
-            binding=self.binding,
-            seal_public_key=self.lab.seal_public_key,
-            challenge=challenge,
-            devices=self.devices,
-        )
-
-
-def tdx_node(
-    lab: Any, gpus: SimulatedGpus | None, *, payload: bytes | None = None, shown: DeviceSource | None = None
-) -> Node:
-    """A TDX node with devices; `payload` replaces the measured summary, `shown` the evidence."""
-    attester = SimulatedAttester(lab.platform, clock=lambda: lab.now)
-    summary = NO_GPU if gpus is None else gpus.summary(BOOT_NONCE)
-    measured = summary if payload is None else payload
-    measure(attester, config_hash=lab.config_hash, models=[lab.model], gpu=measured)
-    source = shown or (gpus.evidence if gpus else None)
-    return Node(lab, attester, release_id=lab.release.release_id, devices=source)
 
 
 def failures(node: Node, policy: Policy, *, evidence: bytes | None = None) -> tuple[str, ...]:
@@ -137,6 +107,20 @@ def test_node_without_gpu_is_accepted_unless_a_number_is_demanded(
 
 def test_devices_are_refused_where_the_policy_allows_none(lab: Any, gpus: SimulatedGpus) -> None:
     assert "gpu.allowed" in failures(tdx_node(lab, gpus), lab.policy())
+
+
+def test_denied_device(lab: Any, gpus: SimulatedGpus, gpu_policy: Policy) -> None:
+    node = tdx_node(lab, gpus)
+    claims = appraise(
+        node.evidence(lab.challenge), policy=gpu_policy, challenge=lab.challenge, now=lab.now
+    ).claims
+    devices: Any = claims["devices"]
+    for device in (devices[0], devices[-1]):  # a GPU and a switch
+        serial = device["serial"]
+        identity = hashlib.sha256(b"cocoon/v1/platform\x10" + serial.encode()).digest()
+        assert device["platform_id"] == identity.hex()
+        denied = dataclasses.replace(gpu_policy, denied_platforms=frozenset({identity}))
+        assert failures(node, denied) == ("policy.device",)
 
 
 def test_wrong_number_of_gpus(lab: Any, gpus: SimulatedGpus, nvidia: SimulatedNvidia) -> None:
@@ -235,11 +219,6 @@ def snp_policy(lab: Any, amd: SimulatedAmd, snp_release: SnpRelease) -> Policy:
         snp=simulated_snp_rules(amd),
     )
     return policy
-
-
-def snp_node(lab: Any, amd: SimulatedAmd, release: SnpRelease, **arguments: Any) -> Node:
-    attester = SimulatedSnpAttester(amd, release, config_hash=lab.config_hash)
-    return Node(lab, attester, release_id=release.release_id, **arguments)
 
 
 class Tampered:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.x509 import ocsp
 
-from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError, MalformedError
-from cocoon_attestation.gpu.evidence import GpuDevice
 from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
 from cocoon_attestation.gpu.report import FeatureFlag, Opaque
-from cocoon_attestation.gpu.verify import GpuClaims, verify_gpu
+from cocoon_attestation.gpu.verify import verify_gpu
 from cocoon_attestation.gpu.versions import driver_at_least, vbios_at_least
 from cocoon_enclave.attestation.simulated_gpu import (
     DRIVER_INDICES,
     DRIVER_VERSION,
     VBIOS_INDICES,
     VBIOS_VERSION,
-    SimulatedDevice,
     SimulatedNvidia,
 )
 from cocoon_enclave.attestation.simulated_gpu_pki import (
@@ -34,48 +33,14 @@ from cocoon_enclave.attestation.simulated_gpu_pki import (
     seeded_random,
 )
 
-NOW = 1_800_000_000
-AT = dt.datetime.fromtimestamp(NOW, dt.UTC)
-NONCE = b"\x4e" * 32
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from tests.attestation.kit_nvidia import AT, NONCE, NOW, Machine, Topology, rim, with_rims
+else:
+    from kit_nvidia import AT, NONCE, NOW, Machine, Topology, rim, with_rims
+
 LATE = dt.datetime(2031, 1, 1, tzinfo=dt.UTC)
-
-
-class Machine:
-    """Simulated devices; `check` verifies them, `failed` names what was refused."""
-
-    def __init__(self, vendor: SimulatedNvidia) -> None:
-        self.vendor = vendor
-        self.gpu = vendor.gpu()
-
-    def evidence(self, *devices: SimulatedDevice) -> tuple[GpuDevice, ...]:
-        return self.vendor.evidence(devices or (self.gpu,), NONCE, now=NOW)
-
-    def rules(self, **changes: Any) -> GpuPolicy:
-        return dataclasses.replace(self.vendor.policy(gpu_count=1), **changes)
-
-    def check(
-        self,
-        *evidence: GpuDevice,
-        rules: dict[str, Any] | None = None,
-        nonce: bytes = NONCE,
-        at: dt.datetime = AT,
-    ) -> tuple[GpuClaims, CheckList]:
-        return verify_gpu(evidence or self.evidence(), self.rules(**(rules or {})), nonce, at)
-
-    def failed(self, *evidence: GpuDevice, **arguments: Any) -> list[str]:
-        _, checks = self.check(*evidence, **arguments)
-        assert not checks.accepted
-        return [check.id for check in checks.failed]
-
-    def opaque(self, **changes: bytes | None) -> SimulatedDevice:
-        """The GPU with opaque records replaced by name, or removed with None."""
-        records = dict(self.gpu.opaque)
-        for name, value in changes.items():
-            if value is None:
-                del records[Opaque[name]]
-            else:
-                records[Opaque[name]] = value
-        return dataclasses.replace(self.gpu, opaque=records)
 
 
 @pytest.fixture(scope="module")
@@ -274,22 +239,6 @@ def test_no_device_is_no_evidence(machine: Machine) -> None:
     assert [check.id for check in checks.failed] == ["gpu.distinct"]
 
 
-class Topology:
-    """A board whose wiring can be changed."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.devices = list(machine.vendor.board())
-
-    def failed(self) -> list[str]:
-        evidence = self.machine.evidence(*self.devices)
-        return self.machine.failed(*evidence, rules={"gpu_count": 8})
-
-    def rewire(self, index: int, record: Opaque, value: bytes) -> None:
-        one = self.devices[index]
-        self.devices[index] = dataclasses.replace(one, opaque={**one.opaque, record: value})
-
-
 def test_gpu_behind_a_foreign_switch(machine: Machine) -> None:
     board = Topology(machine)
     links = board.devices[3].opaque[Opaque.SWITCH_PDI]
@@ -340,16 +289,6 @@ def test_old_switch_is_refused(machine: Machine) -> None:
     evidence = machine.evidence(*board.devices)
     rules = {"gpu_count": 8, "minimum_switch": "96.10.73.00.02"}
     assert machine.failed(*evidence, rules=rules) == ["gpu.vbios"] * 4
-
-
-def with_rims(machine: Machine, *rims: bytes, device: SimulatedDevice | None = None) -> GpuDevice:
-    [evidence] = machine.evidence(device or machine.gpu)
-    return dataclasses.replace(evidence, rims=rims)
-
-
-def rim(machine: Machine, version: str, *indices: int, **changes: Any) -> bytes:
-    values = {index: (machine.gpu.measurements[index],) for index in indices}
-    return machine.vendor.rim(version, {**values, **changes.pop("values", {})}, **changes)
 
 
 def test_manifest_with_another_value(machine: Machine) -> None:

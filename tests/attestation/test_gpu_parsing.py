@@ -217,7 +217,7 @@ def test_answers_have_limits() -> None:
 def verified(data: bytes) -> Rim | str:
     """Values of a manifest if its signer is the simulated vendor's."""
     parsed = parse_rim(data)
-    problem = rim_chain_problem(parsed, {VENDOR.rim_root.der}, AT)
+    problem = rim_chain_problem(parsed.chain, {VENDOR.rim_root.der}, AT)
     return problem if problem is not None else verify_rim(parsed)
 
 

@@ -256,7 +256,7 @@ def test_relay_that_chose_the_nonce_itself_is_not_fresh(samples: Any) -> None:
 def test_genuine_manifest_is_read(samples: Any, name: str, version: str, active: int) -> None:
     parsed = parse_rim(samples.read(name))
     at = parsed.chain[0].not_valid_before_utc + dt.timedelta(days=10)
-    assert rim_chain_problem(parsed, {nvidia_rim_root()}, at) is None
+    assert rim_chain_problem(parsed.chain, {nvidia_rim_root()}, at) is None
     rim = verify_rim(parsed)
     assert not isinstance(rim, str)
     assert (rim.chip, rim.version, len(rim.active)) == ("GH100", version, active)
@@ -265,7 +265,7 @@ def test_genuine_manifest_is_read(samples: Any, name: str, version: str, active:
 def test_manifest_with_a_bad_signature_is_rejected(samples: Any) -> None:
     parsed = parse_rim(samples.read("nvidia/rim/neg_driver_bad_signature.xml"))
     at = dt.datetime(2025, 2, 1, tzinfo=dt.UTC)
-    assert rim_chain_problem(parsed, {nvidia_rim_root()}, at) is None
+    assert rim_chain_problem(parsed.chain, {nvidia_rim_root()}, at) is None
     assert isinstance(verify_rim(parsed), str)
 
 
@@ -273,8 +273,8 @@ def test_manifest_of_a_foreign_root_is_rejected(samples: Any) -> None:
     parsed = parse_rim(samples.read("nvidia/rim/neg_driver_wrong_root.xml"))
     at = dt.datetime(2025, 3, 1, tzinfo=dt.UTC)
     assert not isinstance(verify_rim(parsed), str)
-    assert rim_chain_problem(parsed, {nvidia_rim_root()}, at) is not None
-    assert rim_chain_problem(parsed, {nvidia_device_root()}, at) is not None
+    assert rim_chain_problem(parsed.chain, {nvidia_rim_root()}, at) is not None
+    assert rim_chain_problem(parsed.chain, {nvidia_device_root()}, at) is not None
 
 
 @pytest.mark.parametrize(
@@ -343,6 +343,6 @@ def test_no_changed_manifest_gives_other_values(samples: Any, flips: Any, name: 
             rim = verify_rim(parsed)
         except MalformedError:
             continue
-        if isinstance(rim, str) or rim_chain_problem(parsed, {nvidia_rim_root()}, at):
+        if isinstance(rim, str) or rim_chain_problem(parsed.chain, {nvidia_rim_root()}, at):
             continue
         assert (rim.chip, rim.version, rim.active) == (genuine.chip, genuine.version, genuine.active)

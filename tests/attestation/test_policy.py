@@ -138,6 +138,8 @@ CHANGES: list[dict[str, Any]] = [
     {"session_limit_s": 1},
     {"clock_skew_s": 1},
     {"not_after": 1},
+    {"grace_s": 1},
+    {"grace_s": 1, "recovery_dates": {19: 1}},
 ]
 
 

@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cocoon_attestation import policy_leaves as leaves
+from cocoon_attestation import policy_leaves_hardware as hardware
 from cocoon_attestation.binding import KeyBinding
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
@@ -110,27 +111,45 @@ LEAVES: list[tuple[Rule, dict[str, Any], dict[str, Any]]] = [
     (leaves.SimulatedIs(True), {"simulated": True}, {}),
     (leaves.ModelIn(one(MODEL)), {}, {"models": (MODEL, OTHER)}),
     (leaves.ModelIn(one(MODEL)), {}, {"models": ()}),
-    (leaves.TcbEvaluationAtLeast(19), {"tcb_evaluation": [20, 19]}, {"tcb_evaluation": [20, 18]}),
-    (leaves.TcbEvaluationAtLeast(1), {"tcb_evaluation": [1]}, {}),
-    (leaves.TcbEvaluationAtLeast(1), {"tcb_evaluation": [1]}, {"tcb_evaluation": []}),
-    (leaves.TcbEvaluationAtLeast(1), {"tcb_evaluation": [1]}, {"tcb_evaluation": "20"}),
-    (leaves.TcbStatusIn(frozenset({"UpToDate"})), {"tcb_status": "UpToDate"}, {"tcb_status": "OutOfDate"}),
-    (leaves.TcbStatusIn(frozenset({"UpToDate"})), {"tcb_status": "UpToDate"}, {}),
-    (leaves.GpuSerialIn(frozenset({"41abcd"})), {"devices": [GPU, SWITCH]}, {}),
-    (leaves.GpuSerialIn(frozenset({"41abcd"})), {"devices": [GPU]}, {"devices": [SWITCH]}),
+    (hardware.TcbEvaluationAtLeast(19), {"tcb_evaluation": [20, 19]}, {"tcb_evaluation": [20, 18]}),
+    (hardware.TcbEvaluationAtLeast(1), {"tcb_evaluation": [1]}, {}),
+    (hardware.TcbEvaluationAtLeast(1), {"tcb_evaluation": [1]}, {"tcb_evaluation": []}),
+    (hardware.TcbEvaluationAtLeast(1), {"tcb_evaluation": [1]}, {"tcb_evaluation": "20"}),
     (
-        leaves.GpuSerialIn(frozenset({"41abcd"})),
+        hardware.TcbStatusIn(frozenset({"UpToDate"})),
+        {"tcb_status": "UpToDate"},
+        {"tcb_status": "OutOfDate"},
+    ),
+    (hardware.TcbStatusIn(frozenset({"UpToDate"})), {"tcb_status": "UpToDate"}, {}),
+    (hardware.GpuSerialIn(frozenset({"41abcd"})), {"devices": [GPU, SWITCH]}, {}),
+    (hardware.GpuSerialIn(frozenset({"41abcd"})), {"devices": [GPU]}, {"devices": [SWITCH]}),
+    (
+        hardware.GpuSerialIn(frozenset({"41abcd"})),
         {"devices": (GPU,)},
         {"devices": [GPU, {"kind": "gpu", "serial": "41abce"}]},
     ),
-    (leaves.GpuCountAtLeast(2), {"devices": [GPU, GPU]}, {"devices": [GPU, SWITCH]}),
-    (leaves.GpuCountAtLeast(1), {"devices": [GPU]}, {"devices": "gpu"}),
+    (hardware.GpuCountAtLeast(2), {"devices": [GPU, GPU]}, {"devices": [GPU, SWITCH]}),
+    (hardware.GpuCountAtLeast(1), {"devices": [GPU]}, {"devices": "gpu"}),
     (
-        leaves.NvlinkEncrypted(),
+        hardware.NvlinkEncrypted(),
         {"devices": [GPU, GPU], "nvlink_encrypted": True},
         {"devices": [GPU, GPU], "nvlink_encrypted": False},
     ),
-    (leaves.NvlinkEncrypted(), {"devices": [GPU]}, {"devices": [GPU, GPU]}),
+    (hardware.NvlinkEncrypted(), {"devices": [GPU]}, {"devices": [GPU, GPU]}),
+    (
+        hardware.AdvisoryNotIn(frozenset({"INTEL-SA-1"})),
+        {"advisories": ["INTEL-SA-2"]},
+        {"advisories": ["INTEL-SA-2", "INTEL-SA-1"]},
+    ),
+    (hardware.AdvisoryNotIn(frozenset({"INTEL-SA-1"})), {"advisories": []}, {"advisories": "INTEL-SA-2"}),
+    (hardware.TcbNotTolerated(), {"tcb_status": "UpToDate"}, {"tcb_status": "OutOfDate"}),
+    (
+        hardware.TcbNotTolerated(),
+        {"tcb_status": "UpToDate", "tcb_tolerated": None},
+        {"tcb_status": "UpToDate", "tcb_tolerated": {"until": 1}},
+    ),
+    (hardware.GpuSerialNotIn(frozenset({"50ffff"})), {}, {"devices": [GPU, SWITCH]}),
+    (hardware.GpuSerialNotIn(frozenset({"41abcd"})), {"devices": [SWITCH]}, {"devices": [GPU]}),
 ]
 
 
@@ -165,7 +184,7 @@ def test_nothing_is_loosened() -> None:
     # The language takes only what `appraise` issued, and a fact that is missing fails.
     bare = enclave(models=())
     for rule, _, _ in LEAVES:
-        if rule.name in ("tee_is", "simulated_is", "nvlink_encrypted"):
+        if rule.name in ("tee_is", "simulated_is", "nvlink_encrypted", "gpu_serial_not_in"):
             continue
         assert verdicts(rule, bare) == {f"client.{rule.name}": "fail"}
 
@@ -269,7 +288,8 @@ def test_require_raises_with_every_fault() -> None:
     assert caught.value.details["failed"] == ["client.fixed", "client.node_in"]
     assert caught.value.details["rules"] == rules.digest.hex()
     assert caught.value.checks is not None
-    assert len(caught.value.checks) == 3
+    ids = [check.id for check in caught.value.checks]
+    assert ids == ["test", "client.fixed", "client.node_in", "client.fixed"]  # appraisal first
     assert ClientRules(rules=AllOf(Fixed(True))).require(enclave()).accepted
 
 
@@ -280,15 +300,15 @@ def test_require_raises_with_every_fault() -> None:
         lambda: leaves.PlatformIn(one(b"short")),
         lambda: leaves.PlatformIn(frozenset({"text"})),  # type: ignore[arg-type]
         lambda: leaves.TeeIs(frozenset()),
-        lambda: leaves.TcbStatusIn(frozenset()),
-        lambda: leaves.TcbEvaluationAtLeast(0),
-        lambda: leaves.TcbEvaluationAtLeast(True),
-        lambda: leaves.GpuCountAtLeast(0),
-        lambda: leaves.GpuSerialIn(frozenset()),
-        lambda: leaves.GpuSerialIn(frozenset({"41AB"})),
-        lambda: leaves.GpuSerialIn(frozenset({"041ab"})),
-        lambda: leaves.GpuSerialIn(frozenset({""})),
-        lambda: leaves.GpuSerialIn(frozenset({"4" * 65})),
+        lambda: hardware.TcbStatusIn(frozenset()),
+        lambda: hardware.TcbEvaluationAtLeast(0),
+        lambda: hardware.TcbEvaluationAtLeast(True),
+        lambda: hardware.GpuCountAtLeast(0),
+        lambda: hardware.GpuSerialIn(frozenset()),
+        lambda: hardware.GpuSerialIn(frozenset({"41AB"})),
+        lambda: hardware.GpuSerialIn(frozenset({"041ab"})),
+        lambda: hardware.GpuSerialIn(frozenset({""})),
+        lambda: hardware.GpuSerialIn(frozenset({"4" * 65})),
         lambda: leaves.NodeIn(frozenset(number.to_bytes(32) for number in range(4097))),
     ],
 )
@@ -317,6 +337,9 @@ rules = [
   {{ model_in = ["{other}"] }},
   {{ node_in = ["{other}"] }},
   {{ config_in = ["{other}"] }},
+  {{ advisory_not_in = ["INTEL-SA-01036"] }},
+  {{ gpu_serial_not_in = ["41abce"] }},
+  {{ tcb_not_tolerated = true }},
 ]
 """.format(platform=PLATFORM.hex(), other=OTHER.hex())
 
@@ -327,14 +350,14 @@ def test_toml_reads_every_rule() -> None:
         rules=AllOf(
             leaves.TeeIs(frozenset(TeeKind)),
             leaves.SimulatedIs(False),
-            leaves.NvlinkEncrypted(),
+            hardware.NvlinkEncrypted(),
             AnyOf(
                 leaves.PlatformIn(one(PLATFORM)),
                 AllOf(
-                    leaves.TcbEvaluationAtLeast(19),
-                    leaves.TcbStatusIn(frozenset({"UpToDate"})),
-                    leaves.GpuSerialIn(frozenset({"41abcd"})),
-                    leaves.GpuCountAtLeast(8),
+                    hardware.TcbEvaluationAtLeast(19),
+                    hardware.TcbStatusIn(frozenset({"UpToDate"})),
+                    hardware.GpuSerialIn(frozenset({"41abcd"})),
+                    hardware.GpuCountAtLeast(8),
                 ),
             ),
             leaves.PlatformNotIn(one(OTHER)),
@@ -342,6 +365,9 @@ def test_toml_reads_every_rule() -> None:
             leaves.ModelIn(one(OTHER)),
             leaves.NodeIn(one(OTHER)),
             leaves.ConfigIn(one(OTHER)),
+            hardware.AdvisoryNotIn(frozenset({"INTEL-SA-01036"})),
+            hardware.GpuSerialNotIn(frozenset({"41abce"})),
+            hardware.TcbNotTolerated(),
         )
     )
     assert rules == expected

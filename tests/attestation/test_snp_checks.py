@@ -5,76 +5,34 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import secrets
-from collections.abc import Callable
+import sys
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 
-from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.snp import report as layout
 from cocoon_attestation.snp.policy import DEFAULT_MINIMUM_TCB, SnpPolicy, SnpRoot, amd_roots
 from cocoon_attestation.snp.report import Product, SigningKey, TcbVersion
 from cocoon_attestation.snp.validate import product_of_cpuid
-from cocoon_attestation.snp.verify import SnpClaims, verify_snp
 from cocoon_enclave.attestation.simulated_gpu_pki import seeded_random
 from cocoon_enclave.attestation.simulated_snp import (
     SIMULATED_CSP,
-    ReportFields,
     SimulatedAmd,
-    SimulatedChip,
     sign_report,
 )
 
-NOW = 1_800_000_000
-AT = dt.datetime.fromtimestamp(NOW, dt.UTC)
-MEASUREMENT = b"\x4d" * 48
-REPORT_DATA = b"\x44" * 64
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from tests.attestation.kit_amd import AT, NOW, REPORT_DATA, Guest
+else:
+    from kit_amd import AT, NOW, REPORT_DATA, Guest
+
 USUAL = DEFAULT_MINIMUM_TCB[Product.GENOA]
-
-
-class Guest:
-    """A healthy guest. `check` takes what to put wrong: rules, certificates, or fields of the report."""
-
-    def __init__(self, amd: SimulatedAmd) -> None:
-        self.amd = amd
-        self.chip = amd.chip()
-        self.crl = amd.crl()
-
-    def rules(self, **changes: Any) -> SnpPolicy:
-        policy = SnpPolicy(
-            measurements=frozenset({MEASUREMENT}), report_data=REPORT_DATA, roots=(self.amd.root,)
-        )
-        return dataclasses.replace(policy, **changes)
-
-    def check(
-        self,
-        *,
-        fields: dict[str, Any] | None = None,
-        rules: dict[str, Any] | None = None,
-        chip: SimulatedChip | None = None,
-        chain: str | None = None,
-        crl: bytes | None = b"good",
-        at: dt.datetime = AT,
-        edit: Callable[[bytes], bytes] = lambda report: report,
-    ) -> tuple[SnpClaims, CheckList]:
-        signer = chip or self.chip
-        report = ReportFields(product=self.amd.product, measurement=MEASUREMENT, report_data=REPORT_DATA)
-        return verify_snp(
-            edit(signer.report(dataclasses.replace(report, **(fields or {})))),
-            signer.certificate,
-            self.amd.chain_pem if chain is None else chain,
-            self.crl if crl == b"good" else crl,
-            self.rules(**(rules or {})),
-            at,
-        )
-
-    def failed(self, **arguments: Any) -> list[str]:
-        _, checks = self.check(**arguments)
-        assert not checks.accepted
-        return [check.id for check in checks.failed]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +78,22 @@ def test_healthy_guest_is_accepted(guest: Guest) -> None:
 )
 def test_one_wrong_field_fails_one_check(guest: Guest, check: str, fields: dict[str, Any]) -> None:
     assert guest.failed(fields=fields) == [check]
+
+
+AZURE_IDS = {"family_id": b"\x01" + bytes(15), "image_id": b"\x02" + bytes(15)}
+DIGEST_ONLY = b"\x44" * 32 + bytes(32)
+
+
+def test_guest_under_a_paravisor_has_a_reason_of_its_own(guest: Guest) -> None:
+    fields = {**AZURE_IDS, "report_data": DIGEST_ONLY}
+    assert guest.failed(fields=fields, rules={"report_data": DIGEST_ONLY}) == ["snp.paravisor"]
+    # One half of the mark is none: our own report data has a challenge in its second half.
+    for others, data in ((AZURE_IDS, REPORT_DATA), ({}, DIGEST_ONLY), (AZURE_IDS, bytes(64))):
+        _, checks = guest.check(fields={**others, "report_data": data}, rules={"report_data": data})
+        assert checks.accepted
+    _, checks = guest.check(fields=fields, rules={"report_data": DIGEST_ONLY, "allow_paravisor": True})
+    assert not checks.accepted
+    assert [check.id for check in checks.skipped] == ["snp.paravisor"]
 
 
 @pytest.mark.parametrize(
@@ -366,6 +340,7 @@ def test_usual_policy_waives_nothing(guest: Guest) -> None:
         "snp.crl",
         "snp.tcb_min",
         "snp.platform",
+        "snp.paravisor",
     }
 
 

@@ -153,7 +153,9 @@ def _rim(kit: Kit, entry: dict[str, Any]) -> None:
 def _judge_rim(data: bytes, at: int, expected: dict[str, Any] | None) -> tuple[str, str]:
     try:
         parsed = parse_rim(data)
-        problem = rim_chain_problem(parsed, {nvidia_rim_root()}, dt.datetime.fromtimestamp(at, dt.UTC))
+        problem = rim_chain_problem(
+            parsed.chain, {nvidia_rim_root()}, dt.datetime.fromtimestamp(at, dt.UTC)
+        )
         values = verify_rim(parsed)
     except MalformedError as error:
         return "malformed", str(error)

@@ -1,13 +1,17 @@
-"""Genuine evidence cut at every length and changed at many places: refused, never misread, never a crash.
+"""Genuine evidence cut and changed: refused, never misread, never a crash.
 
-Some bytes are signed by nobody: bytes behind a quote, line ends of PEM text, event data. Where such a byte
-changes, acceptance is right, and then what was read must be the same as before.
+Every sample is changed at some bytes, other ones each day; `make flips` changes every byte of every sample. Some
+bytes are signed by nobody: line ends of PEM text, padding, event data. Where such a byte changes, acceptance is
+right, and then what was read must be the same as before.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +21,8 @@ from hypothesis import strategies as st
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.gpu.report import parse_gpu_report
-from cocoon_attestation.gpu.rim import Rim, parse_rim, verify_rim
 from cocoon_attestation.sgx.quote import parse_sgx_quote
-from cocoon_attestation.snp.report import SIGNED_SIZE
-from cocoon_attestation.tdx.collateral import load_collateral
+from cocoon_attestation.snp.report import parse_snp_report
 from cocoon_attestation.tdx.quote import parse_quote
 from cocoon_attestation.vendor.eventlog import verify_raw_eventlog
 from cocoon_attestation.vendor.gpu import GpuOptions, read_devices, verify_raw_gpu
@@ -31,33 +33,135 @@ from cocoon_attestation.vendor.snp import SnpOptions, verify_raw_snp
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from tests.conformance.conf_kit import Kit, middle, samples_folder
+    from tests.conformance.conf_kit import Kit, samples_folder
+    from tests.conformance.flip_samples import Sample, samples
+    from tests.conformance.flips import (
+        ChangeAcceptedError,
+        Progress,
+        change,
+        cut,
+        flipped,
+        load,
+        save,
+        show,
+        table,
+        work,
+    )  # fmt: skip
 else:
-    from conf_kit import Kit, middle, samples_folder
+    from conf_kit import Kit, samples_folder
+    from flip_samples import Sample, samples
+    from flips import ChangeAcceptedError, Progress, change, cut, flipped, load, save, show, table, work
 
 FOLDER = samples_folder()
 HERE = (FOLDER / "INDEX.json").is_file()
 needs_samples = pytest.mark.skipif(not HERE, reason=f"the samples are not on this machine ({FOLDER})")
-KIT = Kit(FOLDER) if HERE else None
 ACCEPTED = OutcomeVerdict.ACCEPTED
 Judge = Callable[[bytes], Outcome]
+DAY = os.environ.get("COCOON_FLIP_DAY") or str(int(time.time()) // 86_400)
+"""Chooses the bytes; a failure names the byte, so it can be repeated on any day."""
+PLACES = 48
+EVERY = list(samples(Kit(FOLDER))) if HERE else []
 
 
-def entries(category: str) -> list[Any]:
-    """Entries of a category as parameters; none where there are no samples."""
-    found = KIT.index.get(category, []) if KIT else []
-    return [pytest.param(entry, id=entry["id"]) for entry in found]
+def places(sample: Sample) -> list[int]:
+    """Offsets spread over the sample, others each day."""
+    stride = max(1, len(sample.data) // PLACES)
+    first = int.from_bytes(hashlib.sha256(f"{DAY}{sample.kind}{sample.name}".encode()).digest()[:4])
+    return list(range(first % stride, len(sample.data), stride))
 
 
-def kit() -> Kit:
-    assert KIT is not None
-    return KIT
+@needs_samples
+@pytest.mark.parametrize("sample", EVERY, ids=[f"{one.kind} {one.name}" for one in EVERY])
+def test_changed_or_cut_sample_is_refused_or_says_the_same(sample: Sample) -> None:
+    before = sample.judge(sample.data)
+    for offset in places(sample):
+        change(sample, before, offset)
+        cut(sample, before, offset)
 
 
-def flips(data: bytes, stride: int) -> Iterator[tuple[int, bytes]]:
-    """Copies of `data` with one bit changed, at every `stride`-th offset, a different bit each time."""
-    for number, offset in enumerate(range(0, len(data), stride)):
-        yield offset, data[:offset] + bytes((data[offset] ^ 1 << number % 8,)) + data[offset + 1 :]
+@needs_samples
+def test_most_samples_are_accepted_as_they_are() -> None:
+    """Else nothing would be shown by refusing changed ones."""
+    kinds = {sample.kind for sample in EVERY}
+    good = [sample for sample in EVERY if sample.judge(sample.data) is not None]
+    assert {sample.kind for sample in good} == kinds
+    assert len(good) > len(EVERY) // 2
+
+
+PARSERS: dict[str, Callable[[bytes], object]] = {
+    "snp report": parse_snp_report,
+    "GPU report": parse_gpu_report,
+    "tdx quote": parse_quote,
+    "tdx synthetic quote": parse_quote,
+    "sgx quote": parse_sgx_quote,
+}
+SIGNED = [one for one in EVERY if one.kind in PARSERS]
+
+
+@needs_samples
+@pytest.mark.parametrize("sample", SIGNED, ids=[f"{one.kind} {one.name}" for one in SIGNED])
+def test_cut_at_any_length_is_malformed(sample: Sample) -> None:
+    parse = PARSERS[sample.kind]
+    parse(sample.data)
+    for length in range(sample.signed):
+        with pytest.raises(MalformedError):
+            parse(sample.data[:length])
+
+
+# --- the runner of `make flips` ---------------------------------------------------------------------------------
+
+
+def made_up(answers: dict[bytes, Any], *, signed: int = 0) -> Sample:
+    """A sample of two bytes whose judge knows these answers, and refuses everything else."""
+    return Sample(
+        kind="made up", name="one", data=b"ab", judge=lambda data: answers.get(data), signed=signed
+    )
+
+
+def test_runner_notices_a_change_that_was_accepted() -> None:
+    good = {b"ab": ("claims",)}
+    progress = Progress(sha256="")
+    assert work(made_up(good), progress, time.monotonic() + 60) == []
+    assert (progress.done, progress.rejected, progress.same) == (2, 4, 0)
+    other = made_up({**good, flipped(b"ab", 1): ("other claims",)})
+    [fault] = work(other, Progress(sha256=""), time.monotonic() + 60)
+    assert "byte 1 changed was accepted" in fault
+    harmless = {**good, flipped(b"ab", 1): ("claims",), b"a": ("claims",)}
+    progress = Progress(sha256="")
+    assert work(made_up(harmless), progress, time.monotonic() + 60) == []
+    assert progress.same == 2
+    for counts in (change, cut):
+        with pytest.raises(ChangeAcceptedError):
+            counts(made_up(harmless, signed=2), ("claims",), 1)
+
+
+def test_runner_notices_any_other_error() -> None:
+    def broken(data: bytes) -> None:
+        if data == b"a":
+            raise IndexError("out of range")
+
+    sample = Sample(kind="made up", name="one", data=b"ab", judge=broken)
+    [fault] = work(sample, Progress(sha256=""), time.monotonic() + 60)
+    assert "IndexError" in fault
+
+
+def test_runner_keeps_its_progress_and_shows_it(tmp_path: Path) -> None:
+    state = {"made up/one": Progress(sha256="00", done=1, malformed=1, rejected=1)}
+    save(state, tmp_path / "deep" / "flips.json")
+    assert load(tmp_path / "deep" / "flips.json") == state
+    assert load(tmp_path / "nothing") == {}
+    text = table([made_up({})], state)
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{table([], {})}\nThe end.\n", "utf-8")
+    for _ in range(2):
+        show(text, page)
+        assert page.read_text("utf-8") == f"# Title\n\n{text}\nThe end.\n"
+    assert "| made up | 1 | 2 | 1 | 1 | 1 | 0 |" in text
+    with pytest.raises(ValueError, match="no table"):
+        show(text, Path(__file__))
+
+
+# --- anything ---------------------------------------------------------------------------------------------------
 
 
 def verdict(judge: Judge, data: bytes) -> Outcome | None:
@@ -67,179 +171,6 @@ def verdict(judge: Judge, data: bytes) -> Outcome | None:
     except MalformedError:
         return None
 
-
-# --- quotes --------------------------------------------------------------------------------------------------
-
-
-def quote_judge(entry: dict[str, Any]) -> tuple[bytes, Judge]:
-    case = entry["cases"][0]
-    collateral = kit().read(case["collateral"])
-    status = case["dcap_qvl_0_7_0"].get("status")
-    options = QuoteOptions(statuses=frozenset({status}) if status else frozenset())
-    raw = kit().read(entry["file"])
-    parsed = parse_sgx_quote(raw) if raw[0] == 3 else parse_quote(raw)
-    return parsed.raw, lambda data: verify_raw_quote(data, collateral, options, case["now"])
-
-
-@needs_samples
-@pytest.mark.parametrize("entry", [*entries("tdx"), *entries("sgx")])
-def test_quote_cut_anywhere_is_malformed(entry: dict[str, Any]) -> None:
-    raw = kit().read(entry["file"])
-    parse = parse_sgx_quote if raw[0] == 3 else parse_quote
-    for length in range(len(parse(raw).raw)):
-        with pytest.raises(MalformedError):
-            parse(raw[:length])
-
-
-@needs_samples
-@pytest.mark.parametrize("entry", [*entries("tdx"), *entries("sgx")])
-def test_quote_changed_anywhere_is_refused(entry: dict[str, Any]) -> None:
-    if not entry["cases"]:
-        pytest.skip("no collateral exists for this quote: it is refused anyhow")
-    raw, judge = quote_judge(entry)
-    before = judge(raw)
-    pem = raw.index(b"-----BEGIN")
-    for offset, changed in flips(raw, 37):
-        outcome = verdict(judge, changed)
-        if outcome is not None and outcome.verdict is ACCEPTED:
-            assert offset >= pem, f"a changed byte at {offset} was accepted"
-            same = dict(before.claims) | {"quote_sha256": outcome.claims["quote_sha256"]}
-            assert outcome.claims == same
-
-
-@needs_samples
-def test_collateral_changed_anywhere_is_refused() -> None:
-    entry = next(
-        e
-        for e in kit().index["tdx"]
-        if e["cases"] and quote_judge(e)[1](quote_judge(e)[0]).verdict is ACCEPTED
-    )
-    case, quote = entry["cases"][0], kit().read(entry["file"])
-    genuine = kit().read(case["collateral"])
-    before = load_collateral(genuine)
-    signed = (
-        "tcb_info",
-        "tcb_info_signature",
-        "qe_identity",
-        "qe_identity_signature",
-        "pck_crl",
-        "root_ca_crl",
-    )
-    for offset, changed in flips(genuine, 29):
-        outcome = verdict(lambda data: verify_raw_quote(quote, data, QuoteOptions(), case["now"]), changed)
-        if outcome is not None and outcome.verdict is ACCEPTED:
-            after = load_collateral(changed)
-            assert all(getattr(after, name) == getattr(before, name) for name in signed), offset
-
-
-# --- SEV-SNP -------------------------------------------------------------------------------------------------
-
-
-@needs_samples
-@pytest.mark.parametrize("entry", [e for e in entries("snp") if "cert" in e.values[0]])
-def test_snp_report_changed_anywhere_is_refused(entry: dict[str, Any]) -> None:
-    report, cert = kit().read(entry["file"]), kit().read(entry["cert"])
-    at = middle(entry["checks"]["cert_validity"])
-    for length in range(len(report)):
-        assert (
-            verdict(lambda data: verify_raw_snp(data, cert, b"", None, SnpOptions(), at), report[:length])
-            is None
-        )
-    for offset, changed in flips(report, 5):
-        outcome = verdict(lambda data: verify_raw_snp(data, cert, b"", None, SnpOptions(), at), changed)
-        assert outcome is None or outcome.verdict is OutcomeVerdict.REJECTED, offset
-        assert (
-            offset >= SIGNED_SIZE or outcome is None or "snp.sig" in {c.id for c in outcome.checks.failed}
-        )
-
-
-@needs_samples
-@pytest.mark.parametrize("entry", [e for e in entries("snp") if "cert" in e.values[0]])
-def test_snp_certificate_changed_anywhere_is_refused(entry: dict[str, Any]) -> None:
-    report, cert = kit().read(entry["file"]), kit().read(entry["cert"])
-    at = middle(entry["checks"]["cert_validity"])
-    for offset, changed in flips(cert, 11):
-        outcome = verdict(lambda data: verify_raw_snp(report, data, b"", None, SnpOptions(), at), changed)
-        assert outcome is None or outcome.verdict is OutcomeVerdict.REJECTED, offset
-
-
-# --- GPU -----------------------------------------------------------------------------------------------------
-
-
-def gpu_entries() -> list[Any]:
-    return [entry for entry in entries("nvidia") if "chain" in entry.values[0]]
-
-
-def gpu_judge(entry: dict[str, Any]) -> Callable[[bytes, bytes], Outcome]:
-    nonce = bytes.fromhex(entry["checks"]["request_nonce"])
-    options = GpuOptions(nonce=nonce, hardware_only=True)
-    return lambda report, chain: verify_raw_gpu(read_devices(report, chain), [], [], options, 1_780_272_000)
-
-
-@needs_samples
-@pytest.mark.parametrize("entry", gpu_entries())
-def test_gpu_report_changed_anywhere_is_refused(entry: dict[str, Any]) -> None:
-    report, chain = kit().read(entry["file"]), kit().read(entry["chain"])
-    judge = gpu_judge(entry)
-    parsed = parse_gpu_report(report)
-    end = len(parsed.signed) + len(parsed.signature)
-    for length in range(end):
-        with pytest.raises(MalformedError):
-            parse_gpu_report(report[:length])
-    for offset, changed in flips(report[:end], 31):
-        outcome = verdict(lambda data: judge(data, chain), changed)
-        assert outcome is None or outcome.verdict is OutcomeVerdict.REJECTED, offset
-    pem = judge(report, chain)
-    for offset, changed in flips(chain, 61):
-        outcome = verdict(lambda data: judge(report, data), changed)
-        if outcome is not None and outcome.verdict is ACCEPTED:
-            assert outcome.claims == pem.claims, offset
-
-
-@needs_samples
-def test_manifest_changed_anywhere_gives_no_other_values() -> None:
-    for entry in kit().index["nvidia"]:
-        if not isinstance(entry["checks"], dict) or entry["checks"].get("xml_signature") != "ok":
-            continue
-        data = kit().read(entry["file"])
-        genuine = verify_rim(parse_rim(data))
-        assert isinstance(genuine, Rim)
-        for offset, changed in flips(data, 173):
-            try:
-                found = verify_rim(parse_rim(changed))
-            except MalformedError:
-                continue
-            if isinstance(found, Rim):
-                assert (found.chip, found.version, found.active) == (
-                    genuine.chip,
-                    genuine.version,
-                    genuine.active,
-                ), offset
-
-
-# --- event logs ------------------------------------------------------------------------------------------------
-
-
-@needs_samples
-@pytest.mark.parametrize(
-    "entry", [e for e in entries("eventlog") if all(e.values[0].get("match", [False]))]
-)
-def test_event_log_changed_anywhere_is_refused_or_says_the_same(entry: dict[str, Any]) -> None:
-    log = kit().read(entry["file"])
-    quote = kit().read(kit().entry("tdx", entry["quote"])["file"])
-    before = verify_raw_eventlog(log, quote)
-    assert before.verdict is ACCEPTED
-    for length in range(0, len(log) - 8, 149):
-        outcome = verdict(lambda data: verify_raw_eventlog(data, quote), log[:length])
-        assert outcome is None or outcome.verdict is not ACCEPTED or not log[length:].strip(b"\xff\x00\n ")
-    for offset, changed in flips(log, 101):
-        outcome = verdict(lambda data: verify_raw_eventlog(data, quote), changed)
-        if outcome is not None and outcome.verdict is ACCEPTED:
-            for name in ("replayed_rtmr", "boot_events", "app_events", "events"):
-                assert outcome.claims.get(name) == before.claims.get(name), offset
-
-
-# --- anything ---------------------------------------------------------------------------------------------------
 
 PREFIXES = (
     b"",

@@ -98,6 +98,48 @@ def test_allowed_status_is_accepted(files: Files) -> None:
     assert document(result)["verdict"] == "accepted"
 
 
+def test_grace_and_advisories_by_option(files: Files) -> None:
+    root = ("--root", files.root, "--json")
+    # The simulated collateral has no newer level, so nothing says since when the platform is outdated.
+    assert files.verify_quote(*root, "--grace-days", "30").exit_code == 10
+    allowed = (*root, "--allow-status", "OutOfDate")
+    accepted = document(files.verify_quote(*allowed, "--allow-advisory", "INTEL-SA-1"))
+    assert accepted["claims"]["tcb_tolerated"]["advisories"] == ["INTEL-SA-1"]
+    for more in (("--allow-advisory", "INTEL-SA-2"), ("--deny-advisory", "INTEL-SA-1")):
+        refused = document(files.verify_quote(*allowed, *more))
+        assert [check["id"] for check in refused["checks"] if check["verdict"] == "fail"] == ["tdx.tcb"]
+    assert files.verify_quote(*root, "--grace-days", "31").exit_code == 2
+
+
+def test_ear_claims(files: Files) -> None:
+    more = ("--root", files.root, "--allow-status", "OutOfDate", "--json", "--ear")
+    accepted = files.verify_quote(*more)
+    made = json.loads(accepted.stdout)
+    assert accepted.exit_code == 0
+    assert "UNSAFE custom root" in accepted.stderr
+    assert made["ear_status"] == "none"  # a root of somebody's own is never affirming
+    assert made["iat"] == int(files.now)
+    assert made["submods"]["cpu"]["ear_trustworthiness_vector"] == {}
+    refused = files.verify_quote("--json", "--ear")
+    assert refused.exit_code == 10
+    part = json.loads(refused.stdout)["submods"]["cpu"]
+    assert part["ear_status"] == "contraindicated"
+    assert part["ear_trustworthiness_vector"]["hardware"] == 99
+    assert "tdx.root" in part["ear_verifier_claims"]["cocoon_failed"]
+    assert files.verify_quote("--ear").exit_code == 2
+    gpu = verify(
+        *("gpu", files.gpu, "--chain", files.chain, "--nonce", NONCE.hex(), "--at", files.now),
+        *("--json", "--ear"),
+    )
+    assert set(json.loads(gpu.stdout)["submods"]) == {"gpu"}
+    snp = verify(
+        *("snp", files.snp, "--cert", files.cert, "--chain", files.issuers, "--at", files.now),
+        *("--json", "--ear"),
+    )
+    assert json.loads(snp.stdout)["submods"]["cpu"]["ear_trustworthiness_vector"]["hardware"] == 99
+    assert verify("eventlog", files.gpu, "--ear").exit_code == 2
+
+
 def test_custom_root_is_loud_on_both_streams(files: Files) -> None:
     result = files.verify_quote("--root", files.root, "--json")
     assert "UNSAFE custom root" in result.stderr
@@ -179,7 +221,8 @@ tee = "tdx"
     assert failed == ["tdx.evaluation", "tdx.tcb"]
     wrong = files.verify_quote("--policy", files.write("wrong.toml", b"surprise = 1\n" + text.encode()))
     assert isinstance(wrong.exception, ConfigError)
-    assert files.verify_quote("--policy", files.write("bad.toml", b"\xff")).exit_code == 2
+    unreadable = files.verify_quote("--policy", files.write("bad.toml", b"\xff"))
+    assert isinstance(unreadable.exception, ConfigError)
 
 
 def test_snp(files: Files) -> None:

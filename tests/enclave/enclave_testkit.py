@@ -41,6 +41,7 @@ from cocoon.v1 import (
 )
 from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_attestation.appraisal import appraise
+from cocoon_attestation.dev_roots import read_dev_roots
 from cocoon_attestation.errors import EngineError
 from cocoon_attestation.payment import Authorization, sign_authorization
 from cocoon_attestation.policy import Policy
@@ -388,13 +389,18 @@ class Node:
     def policy(self) -> Policy:
         """A policy that accepts this node."""
         assert self.config.platform is not None
+        dev_root = DevPlatform.load(self.config.platform).root_der
+        vendors = read_dev_roots(dev_root)
         return Policy(
             global_id=self.config.global_id,
             releases=(self.config.release,),
             models=frozenset(model.digest for model in self.config.models),
             min_tcb_evaluation=EVALUATION_NUMBER,
-            dev_root=DevPlatform.load(self.config.platform).root_der,
+            tee_kinds=frozenset({self.config.release.tee}),
+            dev_root=dev_root,
             node=self.config.node,
+            snp=vendors.snp,
+            gpu=vendors.gpu,
         )
 
     async def appraise(self) -> VerifiedEnclave:

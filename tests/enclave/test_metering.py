@@ -14,16 +14,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cocoon.v1 import payment_pb2
 from cocoon_attestation.errors import PaymentError
 from cocoon_attestation.payment import PriceList, TokenUsage, amount
-from cocoon_enclave.errors import ChannelUnknownError, ChannelUnusableError
+from cocoon_enclave.errors import CapTooLowError, ChannelUnknownError, ChannelUnusableError
 from cocoon_enclave.metering import MAX_WANTED, Facts, Meter, ReplayGuard, Reservation, StoredChannel
 
 PRICES = PriceList(prompt=3_000_000, cached=1_000_000, completion=5_000_000)
 
 
+def _admit(
+    meter: Meter, payment: payment_pb2.Payment, prompt_tokens: int = 1, max_tokens: int = 1
+) -> Reservation:
+    payer = meter.authorize(payment, now=0)
+    return meter.reserve(payer, prompt_tokens=prompt_tokens, max_tokens=max_tokens)
+
+
 def _meter(wallet: Any, facts: Facts | None) -> Meter:
     meter = Meter(node=NODE, global_id=GLOBAL_ID, prices=PRICES)
     with pytest.raises(ChannelUnknownError):
-        meter.admit(wallet.payment(), prompt_tokens=1, max_tokens=1, now=0)
+        _admit(meter, wallet.payment())
     if facts is not None:
         assert meter.set_facts(wallet.channel, facts)
     return meter
@@ -32,7 +39,7 @@ def _meter(wallet: Any, facts: Facts | None) -> Meter:
 def test_worst_case_is_reserved_and_the_real_price_charged() -> None:
     wallet = Wallet()
     meter = _meter(wallet, Facts(balance=1000, paid=0, close_at=0))
-    reservation = meter.admit(wallet.payment(cap=1000), prompt_tokens=10, max_tokens=20, now=0)
+    reservation = _admit(meter, wallet.payment(cap=1000), 10, 20)
     assert reservation.amount == 10 * 3 + 20 * 5
     assert meter.reserved == reservation.amount
     usage = TokenUsage(prompt_tokens=10, cached_tokens=4, completion_tokens=3)
@@ -44,7 +51,7 @@ def test_worst_case_is_reserved_and_the_real_price_charged() -> None:
 def test_price_never_exceeds_the_reservation() -> None:
     wallet = Wallet()
     meter = _meter(wallet, Facts(balance=1000, paid=0, close_at=0))
-    reservation = meter.admit(wallet.payment(cap=1000), prompt_tokens=1, max_tokens=1, now=0)
+    reservation = _admit(meter, wallet.payment(cap=1000))
     usage = TokenUsage(prompt_tokens=100, cached_tokens=0, completion_tokens=100)
     assert reservation.price(usage) == reservation.amount
 
@@ -59,7 +66,7 @@ def test_wanted_channels_are_bounded() -> None:
     wallets = [Wallet(salt=salt) for salt in range(MAX_WANTED + 3)]
     for wallet in wallets:
         with pytest.raises(ChannelUnknownError):
-            meter.admit(wallet.payment(), prompt_tokens=1, max_tokens=1, now=0)
+            _admit(meter, wallet.payment())
     assert len(meter.wanted) == MAX_WANTED
     assert meter.wanted[-1] == wallets[-1].identity.to_proto()
     assert wallets[0].identity.to_proto() not in meter.wanted
@@ -87,11 +94,11 @@ def test_verified_history_is_continued_and_other_history_freezes() -> None:
     )
     meter.set_facts(good.channel, Facts(balance=100, paid=40, close_at=0))
     meter.set_facts(bad.channel, Facts(balance=100, paid=0, close_at=0))
-    reservation = meter.admit(good.payment(cap=100), prompt_tokens=1, max_tokens=1, now=0)
+    reservation = _admit(meter, good.payment(cap=100))
     meter.charge(reservation, 8)
     assert meter.used(good.channel) == 48
     with pytest.raises(ChannelUnusableError):
-        meter.admit(bad.payment(), prompt_tokens=1, max_tokens=1, now=0)
+        _admit(meter, bad.payment())
 
 
 def test_a_paid_amount_from_the_host_never_becomes_use() -> None:
@@ -99,7 +106,7 @@ def test_a_paid_amount_from_the_host_never_becomes_use() -> None:
     wallet = Wallet()
     meter = _meter(wallet, Facts(balance=1000, paid=500, close_at=0))
     with pytest.raises(ChannelUnusableError):
-        meter.admit(wallet.payment(), prompt_tokens=1, max_tokens=1, now=0)
+        _admit(meter, wallet.payment())
     assert meter.used(wallet.channel) == 0
 
 
@@ -108,7 +115,7 @@ def test_any_bytes_for_a_channel_are_a_payment_error(data: bytes) -> None:
     meter = Meter(node=NODE, global_id=GLOBAL_ID, prices=PRICES)
     payment = payment_pb2.Payment(channel=payment_pb2.ChannelIdentity(initial_data=data))
     with pytest.raises(ChannelUnusableError):
-        meter.admit(payment, prompt_tokens=1, max_tokens=1, now=0)
+        _admit(meter, payment)
 
 
 def test_replay_guard_remembers_until_the_deadline() -> None:
@@ -137,7 +144,7 @@ class MeterMachine(RuleBasedStateMachine):
     def admit(self, cap: int, prompt: int, tokens: int) -> None:
         try:
             payment = self.wallet.payment(cap=cap)
-            reservation = self.meter.admit(payment, prompt_tokens=prompt, max_tokens=tokens, now=0)
+            reservation = _admit(self.meter, payment, prompt, tokens)
         except PaymentError:
             return
         self.cap = max(self.cap, cap)
@@ -174,5 +181,24 @@ def test_foreign_signature_is_refused() -> None:
     meter = _meter(wallet, Facts(balance=1000, paid=0, close_at=0))
     payment = wallet.payment(key=Ed25519PrivateKey.generate())
     with pytest.raises(PaymentError):
-        meter.admit(payment, prompt_tokens=1, max_tokens=1, now=0)
+        _admit(meter, payment)
     assert meter.reserved == 0
+
+
+@pytest.mark.parametrize("cap", [0, 7])
+def test_who_cannot_pay_for_one_token_is_refused_before_any_work(cap: int) -> None:
+    wallet = Wallet()
+    meter = _meter(wallet, Facts(balance=1000, paid=0, close_at=0))
+    with pytest.raises(CapTooLowError):
+        meter.authorize(wallet.payment(cap=cap), now=0)
+    assert meter.authorize(wallet.payment(cap=8), now=0).cap == 8
+    assert meter.reserved == 0
+
+
+def test_a_channel_that_changes_between_authorization_and_reservation_is_looked_at_again() -> None:
+    wallet = Wallet()
+    meter = _meter(wallet, Facts(balance=1000, paid=0, close_at=0))
+    payer = meter.authorize(wallet.payment(cap=1000), now=0)
+    meter.set_facts(wallet.channel, Facts(balance=1000, paid=0, close_at=99))
+    with pytest.raises(ChannelUnusableError, match="closing"):
+        meter.reserve(payer, prompt_tokens=1, max_tokens=1)

@@ -18,6 +18,7 @@ from cocoon_attestation.checkpoint import parse_checkpoint, verify_checkpoint
 from cocoon_attestation.merkle import verify_consistency, verify_inclusion
 from cocoon_attestation.payment import verify_claim
 from cocoon_enclave.config import Limits
+from cocoon_enclave.text import TextModel
 
 
 async def test_streamed_answer_with_receipt(start_node: Any) -> None:
@@ -125,6 +126,26 @@ async def test_bad_payments_are_refused(start_node: Any, fault: str, code: str) 
         assert (reply.status, reply.document["error"]["code"]) == (402, code)
         assert reply.receipt.amount == 0
         assert len(engine.started) == before
+
+
+async def test_nothing_is_tokenized_for_who_cannot_pay(
+    start_node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[object] = []
+    encode = TextModel.encode_chat
+
+    def encode_chat(self: TextModel, messages: Any) -> Any:
+        worked.append(messages)
+        return encode(self, messages)
+
+    monkeypatch.setattr(TextModel, "encode_chat", encode_chat)
+    async with start_node() as (node, _), node.client() as client:
+        worked.clear()  # a template is tried out at the start
+        reply = await client.ask(payment=client.wallet.payment(cap=0))
+        assert (reply.status, reply.document["error"]["code"]) == (402, "cap_too_low")
+        assert not worked
+        assert (await client.ask()).status == 200
+        assert len(worked) == 1
 
 
 async def test_channels_of_other_nodes_and_networks_are_refused(start_node: Any) -> None:

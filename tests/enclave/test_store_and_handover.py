@@ -136,7 +136,7 @@ async def test_claims_of_a_stranger_are_listed_but_not_continued(
         assert claims[0].binding_hash == receipts[-1].binding_hash
         service = node.enclave.service
         with pytest.raises(Exception, match="history that this enclave cannot verify"):
-            service.meter.admit(wallet.payment(), prompt_tokens=1, max_tokens=1, now=0)
+            service.meter.authorize(wallet.payment(), now=0)
 
 
 def _other_release(config: EnclaveConfig) -> Any:

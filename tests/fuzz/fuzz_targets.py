@@ -47,7 +47,7 @@ from cocoon_attestation.gpu.certificates import (
     parse_pem_chain,
 )
 from cocoon_attestation.gpu.evidence import parse_evidence_list
-from cocoon_attestation.gpu.ocsp import parse_ocsp, response_problem
+from cocoon_attestation.gpu.ocsp import OcspAnswer, parse_ocsp, response_problem
 from cocoon_attestation.gpu.report import GpuReport, parse_gpu_report
 from cocoon_attestation.gpu.rim import Rim, parse_rim, rim_chain_problem, verify_rim
 from cocoon_attestation.gpu_summary import parse_gpu_summary
@@ -262,7 +262,7 @@ def run_gpu_chain(data: bytes) -> None:
 def run_rim(data: bytes) -> None:
     rim = parse_rim(data)
     at = datetime.fromtimestamp(samples.NOW, UTC)
-    problem = rim_chain_problem(rim, {samples.nvidia().rim_root.der}, at)
+    problem = rim_chain_problem(rim.chain, {samples.nvidia().rim_root.der}, at)
     found = verify_rim(rim)
     if problem is None and isinstance(found, Rim):
         known = {(one.chip, one.version): dict(one.active) for one in genuine_rims()}
@@ -279,6 +279,11 @@ def rim_seeds() -> list[bytes]:
     return [*samples.nvidia().gpu_rims, *samples.nvidia().switch_rims]
 
 
+def answer_of(answer: OcspAnswer) -> tuple[object, ...]:
+    """What a response says, without the time it was made at: good answers of earlier runs are in the corpus."""
+    return (answer.about, answer.start, answer.end, answer.status, answer.nonces, answer.critical)
+
+
 def run_ocsp(data: bytes) -> None:
     response = parse_ocsp(data)
     chain = parse_der_chain(gpu_chain())
@@ -286,7 +291,7 @@ def run_ocsp(data: bytes) -> None:
     for child, issuer in itertools.pairwise(chain):
         if response_problem(response, child, issuer, samples.CHALLENGE, at) is None:
             genuine = [parse_ocsp(one) for one in samples.gpu_device().ocsp_responses]
-            assert response.tbs_response_bytes in {one.tbs_response_bytes for one in genuine}
+            assert answer_of(response) in [answer_of(one) for one in genuine]
 
 
 def run_gpu_list(data: bytes) -> None:

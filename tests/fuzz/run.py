@@ -1,9 +1,11 @@
 """Coverage-guided fuzzing of every parser, one after another, with bounded time and memory.
 
-    python tests/fuzz/run.py --seconds 60 [--parser NAME]… [--list] [--corpus DIRECTORY]
+    python tests/fuzz/run.py --seconds 60 [--parser NAME]… [--list] [--totals] [--corpus DIRECTORY] [--no-record]
 
 Starts from samples that the project makes and, where they are at hand, from the real samples. What libFuzzer
-finds worth keeping stays in the corpus directory (default ``.cache/fuzz``, not in git) for the next run.
+finds worth keeping stays in the corpus directory (default ``.cache/fuzz``, not in git) for the next run. What was
+run is added to the table of docs/spec/fuzzing.md, parser by parser, so that short runs add up; the parser with the
+least time so far goes first.
 A finding is any error that the parser does not document, a failed property, more than 10 seconds for one
 input, or more memory than the limit. Exit code 1 if there is one. Needs ``atheris``.
 """
@@ -27,8 +29,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 if TYPE_CHECKING:
+    from tests.fuzz import record
     from tests.fuzz.fuzz_targets import TARGETS, Target, seeds
 else:
+    import record
     from fuzz_targets import TARGETS, Target, seeds
 
 INPUT_SECONDS = 10
@@ -137,8 +141,36 @@ def show(result: Result) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
-    """Run the chosen targets and print a table; 1 if there is a finding."""
+def keep(result: Result) -> None:
+    """Add one run to the record."""
+    totals = record.read()
+    before = totals.get(result.name, record.Total(name=result.name))
+    totals[result.name] = before.add(
+        seconds=result.seconds,
+        executions=result.executions,
+        taken=result.taken,
+        findings=len(result.findings),
+        commit=record.commit(),
+    )
+    record.write({one.name: totals[one.name] for one in TARGETS if one.name in totals})
+
+
+def show_totals() -> None:
+    """Print the record: for every parser the time and executions of all runs together."""
+    totals = record.read()
+    sys.stdout.write(f"{'parser':<22}{'hours':>8}{'executions':>14}{'findings':>10}  last commit\n")
+    for one in TARGETS:
+        total = totals.get(one.name, record.Total(name=one.name))
+        sys.stdout.write(
+            f"{total.name:<22}{total.seconds / 3600:>8.2f}{total.executions:>14}{total.findings:>10}  "
+            f"{total.commit}\n"
+        )
+    hours = sum(total.seconds for total in totals.values()) / 3600
+    sys.stdout.write(f"{hours:.2f} hours of fuzzing in all\n")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -147,9 +179,19 @@ def main() -> int:
     parser.add_argument("--parser", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--corpus", type=Path, default=HERE.parents[1] / ".cache" / "fuzz")
     parser.add_argument("--list", action="store_true", help="name the parsers and stop")
-    arguments = parser.parse_args()
-    if arguments.list:
-        sys.stdout.write("\n".join(names) + "\n")
+    parser.add_argument("--totals", action="store_true", help="print what all runs together did, and stop")
+    parser.add_argument("--no-record", action="store_true", help="do not add this run to the record")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the chosen targets and print a table; 1 if there is a finding."""
+    asked = arguments()
+    if asked.list:
+        sys.stdout.write("\n".join(one.name for one in TARGETS) + "\n")
+        return 0
+    if asked.totals:
+        show_totals()
         return 0
     if importlib.util.find_spec("atheris") is None:
         sys.stderr.write("fuzzing needs the package atheris: pip install atheris\n")
@@ -158,11 +200,14 @@ def main() -> int:
         f"{'parser':<22}{'executions':>10}{'taken':>10}{'time':>11}{'slowest':>13}{'corpus':>8}{'findings':>10}\n"
     )
     found = 0
-    for one in TARGETS:
-        if not arguments.parser or one.name in arguments.parser:
-            result = fuzz(one, arguments.seconds, arguments.corpus)
-            show(result)
-            found += len(result.findings)
+    totals = record.read()
+    chosen = [one for one in TARGETS if not asked.parser or one.name in asked.parser]
+    for one in sorted(chosen, key=lambda one: totals[one.name].seconds if one.name in totals else 0):
+        result = fuzz(one, asked.seconds, asked.corpus)
+        show(result)
+        if not asked.no_record:
+            keep(result)
+        found += len(result.findings)
     sys.stdout.write(f"{found} findings; memory limit {MEMORY_MB} MB, {INPUT_SECONDS} s for one input\n")
     return 1 if found else 0
 

@@ -19,10 +19,11 @@ from cocoon_attestation.policy_toml import policy_from_toml
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from tests.fuzz import fuzz_targets
+    from tests.fuzz import fuzz_targets, record
     from tests.fuzz.fuzz_targets import TARGETS, Target
 else:
     import fuzz_targets
+    import record
     from fuzz_targets import TARGETS, Target
 
 SECONDS = 0.7
@@ -78,6 +79,31 @@ def test_driver_lists_its_parsers() -> None:
         check=True,
     )
     assert listed.stdout.split() == [one.name for one in TARGETS]
+
+
+def test_record_adds_up_and_survives_writing(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{record.HEAD}\nThe end.\n", "utf-8")
+    assert record.read(page) == {}
+    once = record.Total(name="cell").add(seconds=61.9, executions=10, taken=4, findings=1, commit="ab12")
+    twice = once.add(seconds=9, executions=5, taken=1, findings=0, commit="cd34")
+    assert (twice.seconds, twice.executions, twice.taken, twice.findings, twice.commit) == (
+        70,
+        15,
+        5,
+        1,
+        "cd34",
+    )
+    other = record.Total(name="gpu-rim", seconds=3600)
+    record.write({"cell": twice, "gpu-rim": other}, page)
+    assert record.read(page) == {"cell": twice, "gpu-rim": other}
+    assert page.read_text("utf-8").endswith("\n\nThe end.\n")
+    with pytest.raises(ValueError, match="0 tables"):
+        record.write({}, Path(__file__))
+
+
+def test_page_has_only_parsers_that_exist() -> None:
+    assert record.read().keys() <= {one.name for one in TARGETS}
 
 
 # --- found by reading and by fuzzing ----------------------------------------------------------------------

@@ -157,11 +157,21 @@ class Running:
     gateways: list[ManagedProcess] = field(default_factory=list)
 
     @classmethod
-    def start(cls, home: Path, *, relayed: bool = False) -> Running:
-        """Start everything below `home`, or go on where an earlier network in `home` stopped."""
+    def start(cls, home: Path, *, relayed: bool = False, tee: str = "tdx", gpus: int = 0) -> Running:
+        """Start everything below `home`, or go on where an earlier network in `home` stopped.
+
+        `tee` and `gpus` are those of `DevSettings`: which machine is simulated.
+        """
         (home / "tmp").mkdir(parents=True, exist_ok=True)
         settings = DevSettings(
-            name="dev", root=home / "dev", anchor_every_s=1, settle_above=1, poll_s=0.3, block_ms=300
+            name="dev",
+            root=home / "dev",
+            anchor_every_s=1,
+            settle_above=1,
+            poll_s=0.3,
+            block_ms=300,
+            tee=tee,
+            gpus=gpus,
         )
         dev = DevNetwork(settings, lambda *_: None)
         try:

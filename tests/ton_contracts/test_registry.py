@@ -10,7 +10,10 @@ import pytest
 from pytoniq_core import Address, Builder, Cell, Slice
 
 from cocoon_attestation.errors import ConfigError
-from cocoon_attestation.reference import Release, TeeKind
+from cocoon_attestation.gpu.policy import GpuPolicy
+from cocoon_attestation.reference import Release, SnpRelease, TeeKind
+from cocoon_enclave.attestation.simulated import DevPlatform
+from cocoon_enclave.attestation.simulated_vendors import DevVendors
 from cocoon_ton import node_messages, opcodes, registry_messages
 from cocoon_ton.cells import Reader, begin, finish, record_to_ton
 from cocoon_ton.code import channel_code, node_code, registry_code, state_init
@@ -32,6 +35,7 @@ from .conftest import (
     is_bounce,
     network_config,
 )
+from .pck_kit import seeded
 
 SECOND = dataclasses.replace(RELEASE, name="test-2", mrtd=b"\x0e" * 48)
 OTHER_MODEL = b"\xbb" * 32
@@ -533,6 +537,36 @@ def test_a_development_root_that_the_registry_does_not_name_counts_for_nothing(
 ) -> None:
     state = with_policy(world).registry_state()
     assert policy_from_registry(state, lab.platform.root_der).dev_root is None  # type: ignore[attr-defined]
+
+
+def test_a_network_accepts_gpus_under_the_default_rules(world: World) -> None:
+    policy = policy_from_registry(with_policy(world).registry_state())
+    assert policy.gpu == GpuPolicy(gpu_count=None)
+    assert policy.snp is None  # the defaults
+
+
+def test_snp_releases_name_their_models_on_chain(world: World) -> None:
+    first = SnpRelease(name="snp-1", measurement=b"\x01" * 48, models=(MODEL,), gpus=8)
+    second = SnpRelease(name="snp-2", measurement=b"\x02" * 48, models=(MODEL, bytes(32)))
+    kinds = dataclasses.replace(POLICY, tee_kinds=frozenset(TeeKind))
+    world = with_policy(world, releases=(RELEASE, first), policy=kinds)
+    world.change(registry_messages.set_release(second))
+    state = world.registry_state()
+    assert not state.unreadable
+    assert state.releases[second.release_id].release == second
+    policy = policy_from_registry(state)
+    assert set(policy.snp_releases) == {first, second}
+    assert policy.tdx_releases == (RELEASE,)
+
+
+def test_the_development_root_brings_the_other_vendors(world: World) -> None:
+    vendors = DevVendors.create(1_800_000_000, seeded("vendors"))
+    root = DevPlatform.create(1_800_000_000, seeded("platform"), vendors).root_der
+    named = dataclasses.replace(POLICY, dev_root_hash=hashlib.sha256(root).digest())
+    policy = policy_from_registry(with_policy(world, policy=named).registry_state(), root)
+    assert policy.snp == vendors.roots.snp
+    assert policy.gpu == vendors.roots.gpu
+    assert policy.gpu is not None
 
 
 def test_mainnet_refuses_a_development_root_at_genesis(world: World) -> None:

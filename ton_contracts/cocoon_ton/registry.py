@@ -15,9 +15,11 @@ from typing import TypeVar
 
 from pytoniq_core import Address, Cell
 
+from cocoon_attestation.dev_roots import DevRoots, read_dev_roots
 from cocoon_attestation.errors import ConfigError, MalformedError
+from cocoon_attestation.gpu.policy import GpuPolicy
 from cocoon_attestation.policy import UP_TO_DATE, Policy
-from cocoon_attestation.reference import Release, TeeKind, release_from_cell
+from cocoon_attestation.reference import AnyRelease, TeeKind, release_from_cell
 from cocoon_ton import opcodes
 from cocoon_ton.admission import NO_ROOT as NO_ROOT
 from cocoon_ton.admission import STATUS_BITS as STATUS_BITS
@@ -68,7 +70,7 @@ class ReleaseEntry:
     state: EntryState
     since: int
     """Unix time of the state."""
-    release: Release
+    release: AnyRelease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,13 +316,16 @@ def policy_from_registry(
     """The appraisal policy that the registry stands for. A client may tighten it, never loosen it.
 
     `dev_root_der` is the development root that the network file names; it counts only if the registry
-    names its hash, and then it must be given.
+    names its hash, and then it must be given. It brings the roots of simulated vendors with it; else the
+    vendors' own roots and the default rules for SEV-SNP and GPUs count.
 
     Raises:
         ConfigError: the registry allows nothing, or names a development root that was not given, differs
             from the one given, or is named on mainnet.
     """
     states = {EntryState.ACTIVE, EntryState.DEPRECATED} if allow_deprecated else {EntryState.ACTIVE}
+    dev_root = _dev_root(state, dev_root_der)
+    vendors = _vendors(dev_root)
     return Policy(
         global_id=state.global_id,
         releases=tuple(
@@ -331,10 +336,22 @@ def policy_from_registry(
         models=frozenset(entry.digest for entry in state.models.values() if entry.state in states),
         min_tcb_evaluation=state.policy.min_tcb_evaluation,
         tee_kinds=state.policy.tee_kinds,
-        dev_root=_dev_root(state, dev_root_der),
+        dev_root=dev_root,
         statuses=frozenset({UP_TO_DATE}) | state.policy.statuses,
         denied_platforms=frozenset(state.denied_platforms),
+        snp=None if vendors is None else vendors.snp,
+        gpu=GpuPolicy(gpu_count=None) if vendors is None else vendors.gpu,
     )
+
+
+def _vendors(dev_root: bytes | None) -> DevRoots | None:
+    """Roots of simulated AMD and NVIDIA that the development root names; None where the vendors' own count."""
+    if dev_root is None:
+        return None
+    try:
+        return read_dev_roots(dev_root)
+    except MalformedError as error:
+        raise ConfigError(f"the development root cannot be used: {error}") from error
 
 
 def _dev_root(state: RegistryState, der: bytes | None) -> bytes | None:

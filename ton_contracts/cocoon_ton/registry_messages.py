@@ -13,7 +13,7 @@ from typing import Final
 from pytoniq_core import Address, Builder, Cell, StateInit
 
 from cocoon_attestation.errors import ConfigError
-from cocoon_attestation.reference import Release
+from cocoon_attestation.reference import AnyRelease
 from cocoon_attestation.roots import intel_root
 from cocoon_attestation.types import digest32, nanoton, sint, uint
 from cocoon_ton import opcodes
@@ -56,7 +56,7 @@ class RegistryGenesis:
     governance: Address
     parameters: RegistryParameters
     policy: RegistryPolicy
-    releases: tuple[Release, ...] = ()
+    releases: tuple[AnyRelease, ...] = ()
     """Active from the start."""
     models: Mapping[bytes, str] = field(default_factory=dict)
     """Active from the start: digest -> name."""
@@ -231,7 +231,7 @@ def code_version_id(version: int) -> bytes:
 # ---- changes; each goes into `announce_body`, its hash into `execute_body`
 
 
-def set_release(release: Release, state: EntryState = EntryState.ACTIVE) -> Cell:
+def set_release(release: AnyRelease, state: EntryState = EntryState.ACTIVE) -> Cell:
     """Change: add a release or set its state."""
     builder = begin(opcodes.SET_RELEASE).store_bytes(release.release_id)
     return finish(builder.store_uint(state, 8).store_ref(record_to_ton(release.to_cell())))

@@ -8,6 +8,7 @@ issuer, end at a pinned root. Rules: docs/spec/gpu.md; DICE attestation architec
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -99,14 +100,22 @@ def chain_problem(chain: Sequence[x509.Certificate], roots: Collection[bytes]) -
     if len(chain) < 2 or chain[-1].public_bytes(Encoding.DER) not in roots:
         return "the chain does not end at a trusted root"
     for position, (child, issuer) in enumerate(pairwise(chain)):
-        if child.issuer != issuer.subject:
-            return f"certificate {position} is not issued by certificate {position + 1}"
-        if not _may_sign(issuer, position):
-            return f"certificate {position + 1} may not issue certificates at this place"
-        if not signature_valid(child, issuer):
-            return f"the signature of certificate {position} is wrong"
+        if (problem := _link_problem(child, issuer, position)) is not None:
+            return problem
     if _is_ca(chain[0]):
         return "the signing certificate is a certificate authority"
+    return None
+
+
+@functools.lru_cache(maxsize=512)
+def _link_problem(child: x509.Certificate, issuer: x509.Certificate, position: int) -> str | None:
+    """Why `issuer` did not issue `child`, which has this position in its chain. Pure, like `signature_valid`."""
+    if child.issuer != issuer.subject:
+        return f"certificate {position} is not issued by certificate {position + 1}"
+    if not _may_sign(issuer, position):
+        return f"certificate {position + 1} may not issue certificates at this place"
+    if not signature_valid(child, issuer):
+        return f"the signature of certificate {position} is wrong"
     return None
 
 
@@ -119,8 +128,13 @@ def dates_problem(chain: Sequence[x509.Certificate], at: dt.datetime) -> str | N
     return None
 
 
+@functools.lru_cache(maxsize=512)
 def signature_valid(child: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """True if `issuer` signed `child` with ECDSA P-384 and SHA-384."""
+    """True if `issuer` signed `child` with ECDSA P-384 and SHA-384.
+
+    A pure function of two certificates, compared by all their bytes. The devices of one machine share most
+    of their chains, so the answers are kept.
+    """
     key = p384_key(issuer)
     if key is None or child.signature_algorithm_oid != x509.SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         return False

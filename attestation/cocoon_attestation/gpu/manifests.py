@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import hmac
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from cryptography.x509 import ocsp
+from cryptography import x509
 
 from cocoon_attestation.gpu.certificates import DeviceIdentity
 from cocoon_attestation.gpu.evidence import GpuDevice
-from cocoon_attestation.gpu.ocsp import revocation_problem
+from cocoon_attestation.gpu.ocsp import OcspAnswer, RevocationReader
 from cocoon_attestation.gpu.policy import RIM_CHECKS, DeviceKind, GpuPolicy
 from cocoon_attestation.gpu.recorder import DeviceRecorder
 from cocoon_attestation.gpu.report import GpuReport
-from cocoon_attestation.gpu.rim import Rim, UnverifiedRim, parse_rim, rim_chain_problem, verify_rim
+from cocoon_attestation.gpu.rim import Rim, parse_rim, rim_chain_problem, verify_rim
 
 NVDEC_INDEX: Final = 35
 """The manifest entry that may differ while the video decoder is off."""
+
+
+Signer = tuple[x509.Certificate, ...]
 
 
 class ManifestReader:
@@ -28,21 +31,32 @@ class ManifestReader:
     def __init__(self, policy: GpuPolicy, at: dt.datetime) -> None:
         self._policy = policy
         self._at = at
-        self._seen: dict[bytes, tuple[UnverifiedRim, str | None, Rim | str]] = {}
+        self._seen: dict[bytes, tuple[Signer, str | None, Rim | str]] = {}
 
-    def read(self, data: bytes) -> tuple[UnverifiedRim, str | None, Rim | str]:
-        """The parsed manifest, what is wrong with its chain, and its values or what is wrong with it.
+    def read(self, data: bytes) -> tuple[Signer, str | None, Rim | str]:
+        """The signer's chain, what is wrong with it, and the values or what is wrong with the signature.
 
         Raises:
             MalformedError: it does not parse.
             UnsupportedError: the extra ``gpu`` is not installed.
         """
-        key = hashlib.sha256(data).digest()
-        if key not in self._seen:
-            parsed = parse_rim(data)
-            problem = rim_chain_problem(parsed, self._policy.rim_roots, self._at)
-            self._seen[key] = (parsed, problem, verify_rim(parsed))
-        return self._seen[key]
+        seen = self._seen.get(data)
+        if seen is None:
+            chain, values = _read(data)
+            problem = rim_chain_problem(chain, self._policy.rim_roots, self._at)
+            seen = self._seen[data] = (chain, problem, values)
+        return seen
+
+
+@functools.lru_cache(maxsize=32)
+def _read(data: bytes) -> tuple[Signer, Rim | str]:
+    """The chain in a manifest, and what its first certificate signed: both follow from the bytes alone.
+
+    Every machine with one driver sends the same manifests, so results are kept. Whether the signer is
+    trusted depends on policy and time and is asked anew in every appraisal.
+    """
+    parsed = parse_rim(data)
+    return parsed.chain, verify_rim(parsed)
 
 
 def check_manifests(
@@ -52,9 +66,8 @@ def check_manifests(
     identity: DeviceIdentity,
     policy: GpuPolicy,
     reader: ManifestReader,
-    responses: Sequence[ocsp.OCSPResponse],
-    nonce: bytes,
-    at: dt.datetime,
+    responses: Sequence[OcspAnswer],
+    revocation: RevocationReader,
 ) -> None:
     """Append the ``gpu.rim_`` checks of one device.
 
@@ -74,25 +87,28 @@ def check_manifests(
     record("gpu.rim_chain", not problems, problems[0] if problems else f"{len(read)} trusted signers")
     wrong = [value for _, _, value in read if isinstance(value, str)]
     record("gpu.rim_sig", not wrong, wrong[0] if wrong else "the whole manifest is signed")
-    _check_signer_revocation(record, [parsed for parsed, _, _ in read], responses, policy, nonce, at)
+    _check_signer_revocation(record, [chain for chain, _, _ in read], responses, policy, revocation)
     rims = [value for _, _, value in read if isinstance(value, Rim)]
+    if wrong:
+        for check in ("gpu.rim_version", "gpu.rim_conflict", "gpu.rim_match"):
+            record.skip(check, "not made: a manifest is not signed as it stands")
+        return
     _check_versions(record, rims, device.kind, report, identity)
     _check_values(record, rims, report)
 
 
 def _check_signer_revocation(
     record: DeviceRecorder,
-    rims: Sequence[UnverifiedRim],
-    responses: Sequence[ocsp.OCSPResponse],
+    chains: Sequence[Signer],
+    responses: Sequence[OcspAnswer],
     policy: GpuPolicy,
-    nonce: bytes,
-    at: dt.datetime,
+    revocation: RevocationReader,
 ) -> None:
     if not responses and not policy.require_ocsp:
         record.skip("gpu.rim_ocsp", "the policy does not require revocation answers")
         return
-    for rim in rims:
-        problem = revocation_problem(rim.chain, range(len(rim.chain) - 1), responses, nonce, at)
+    for chain in chains:
+        problem = revocation.problem(chain, range(len(chain) - 1), responses)
         if problem is not None:
             record("gpu.rim_ocsp", False, problem)
             return
@@ -129,8 +145,8 @@ def _check_versions(
 
 
 def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport) -> None:
-    indices = [index for rim in rims for index in rim.active]
-    shared = sorted({index for index in indices if indices.count(index) > 1})
+    counts = Counter(index for rim in rims for index in rim.active)
+    shared = sorted(index for index, count in counts.items() if count > 1)
     record("gpu.rim_conflict", not shared, f"indices active in two manifests: {shared or 'none'}")
     empty = [rim.version for rim in rims if not rim.active]
     wrong = sorted(
@@ -142,11 +158,16 @@ def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport
     record(
         "gpu.rim_match",
         bool(rims) and not empty and not wrong,
-        f"{len(indices)} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
+        f"{counts.total()} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
+        tuple(
+            (f"index {index}", report.measurements[index].hex())
+            for index in sorted(counts)
+            if index < len(report.measurements)
+        ),
     )
 
 
 def _matches(report: GpuReport, index: int, allowed: tuple[bytes, ...]) -> bool:
     if index >= len(report.measurements):
         return False
-    return any(hmac.compare_digest(report.measurements[index], value) for value in allowed)
+    return report.measurements[index] in allowed

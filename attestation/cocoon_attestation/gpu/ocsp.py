@@ -7,8 +7,10 @@ manifest signer. Only "good" counts: revoked, on hold, unknown, stale or unbound
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -21,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.gpu.certificates import p384_key, signature_valid
-from cocoon_attestation.x509_tools import decode_fully
+from cocoon_attestation.x509_tools import decoded
 
 MAX_RESPONSE: Final = 16 * 1024
 MAX_RESPONSES: Final = 16
@@ -29,7 +31,36 @@ CLOCK_SKEW: Final = dt.timedelta(minutes=5)
 """How far ahead of ours a responder's clock may be."""
 
 
-def parse_ocsp(data: bytes) -> ocsp.OCSPResponse:
+CertId = tuple[int, bytes, bytes]
+"""Serial number of a certificate, SHA-384 of its issuer's name and of its issuer's key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OcspAnswer:
+    """The one answer of a response. Compared by identity; nothing in it is authenticated yet."""
+
+    about: CertId | None
+    """What the answer speaks about; None if it is named with another hash than SHA-384."""
+    serial: int
+    """Serial number of the certificate that the answer speaks about."""
+    status: ocsp.OCSPCertStatus
+    reason: x509.ReasonFlags | None
+    start: dt.datetime
+    """The answer counts from here on, in UTC."""
+    end: dt.datetime | None
+    """The answer counts until here, in UTC."""
+    nonces: tuple[bytes, ...]
+    critical: bool
+    """True if an extension is critical."""
+    responders: tuple[x509.Certificate, ...]
+    """Certificates that came with the response."""
+    algorithm: x509.ObjectIdentifier
+    """Of the signature."""
+    signature: bytes
+    signed: bytes
+
+
+def parse_ocsp(data: bytes) -> OcspAnswer:
     """Decode a DER response of at most 16 KiB that carries exactly one successful answer.
 
     Raises:
@@ -43,98 +74,144 @@ def parse_ocsp(data: bytes) -> ocsp.OCSPResponse:
             raise MalformedError("an OCSP response carries no answer")
         if len(list(response.responses)) != 1:
             raise MalformedError("an OCSP response must carry one answer")
-        # These fields decode on first use: reading them here keeps later code free of decode errors.
-        decode_fully(response.certificates)
-        _ = (list(response.extensions), list(response.single_extensions), response.signature)
-        _ = (response.this_update_utc, response.next_update_utc, response.certificate_status)
-        _ = (response.issuer_name_hash, response.issuer_key_hash, response.serial_number)
-        _ = (response.hash_algorithm, response.signature_algorithm_oid, response.tbs_response_bytes)
+        return _answer(response)
     except MalformedError:
         raise
     except Exception as error:  # `cryptography` raises several types on broken or unknown fields
         raise MalformedError("an OCSP response does not decode") from error
-    return response
+
+
+def _answer(response: ocsp.OCSPResponse) -> OcspAnswer:
+    """Read every field once: they decode on first use, and raise then what they like."""
+    extensions, serial = list(response.extensions), response.serial_number
+    issuer = (response.issuer_name_hash, response.issuer_key_hash)
+    return OcspAnswer(
+        about=(serial, *issuer) if isinstance(response.hash_algorithm, hashes.SHA384) else None,
+        serial=serial,
+        status=response.certificate_status,
+        reason=response.revocation_reason,
+        start=response.this_update_utc,
+        end=response.next_update_utc,
+        nonces=tuple(e.value.nonce for e in extensions if isinstance(e.value, x509.OCSPNonce)),
+        critical=any(e.critical for e in (*extensions, *response.single_extensions)),
+        responders=decoded(response.certificates),
+        algorithm=response.signature_algorithm_oid,
+        signature=response.signature,
+        signed=response.tbs_response_bytes,
+    )
+
+
+class RevocationReader:
+    """Parses and judges each distinct response once, whatever the number of devices that carry it."""
+
+    def __init__(self, nonce: bytes, at: dt.datetime) -> None:
+        """`nonce` is the one the responses were asked with (32 bytes); `at` the time to judge at."""
+        self._nonce = nonce
+        self._at = at
+        self._parsed: dict[bytes, OcspAnswer] = {}
+        self._links: dict[
+            tuple[x509.Certificate, x509.Certificate], tuple[CertId, dict[OcspAnswer, str | None]]
+        ] = {}
+        """By certificate and issuer: what an answer about it is named by, and what was found."""
+
+    def parse(self, data: bytes) -> OcspAnswer:
+        """`parse_ocsp`, the same object for the same bytes.
+
+        Raises:
+            MalformedError: see `parse_ocsp`.
+        """
+        answer = self._parsed.get(data)
+        if answer is None:
+            answer = self._parsed[data] = parse_ocsp(data)
+        return answer
+
+    def problem(
+        self, chain: Sequence[x509.Certificate], positions: Iterable[int], answers: Sequence[OcspAnswer]
+    ) -> str | None:
+        """Say which certificate of `chain` at `positions` is not cleared by `answers`, or None.
+
+        Every answer that speaks about a certificate must clear it, and there must be one.
+        """
+        for position in positions:
+            certificate, issuer = chain[position], chain[position + 1]
+            link = self._links.get((certificate, issuer))
+            if link is None:
+                link = self._links[certificate, issuer] = (_cert_id(certificate, issuer), {})
+            wanted, judged = link
+            about = [answer for answer in answers if answer.about == wanted]
+            if not about:
+                return f"no OCSP response for certificate {position}"
+            for answer in about:
+                if answer not in judged:
+                    judged[answer] = response_problem(answer, certificate, issuer, self._nonce, self._at)
+                if (problem := judged[answer]) is not None:
+                    return f"certificate {position}: {problem}"
+        return None
 
 
 def revocation_problem(
     chain: Sequence[x509.Certificate],
     positions: Iterable[int],
-    responses: Sequence[ocsp.OCSPResponse],
+    answers: Sequence[OcspAnswer],
     nonce: bytes,
     at: dt.datetime,
 ) -> str | None:
-    """Say which certificate of `chain` at `positions` is not cleared by `responses`, or None.
-
-    Every response that speaks about a certificate must clear it, and there must be one. `nonce` is the
-    one the responses were asked with (32 bytes).
-    """
-    for position in positions:
-        certificate, issuer = chain[position], chain[position + 1]
-        about = [response for response in responses if _is_about(response, certificate, issuer)]
-        if not about:
-            return f"no OCSP response for certificate {position}"
-        for response in about:
-            problem = response_problem(response, certificate, issuer, nonce, at)
-            if problem is not None:
-                return f"certificate {position}: {problem}"
-    return None
+    """`RevocationReader.problem` for one chain alone."""
+    return RevocationReader(nonce, at).problem(chain, positions, answers)
 
 
 def response_problem(
-    response: ocsp.OCSPResponse,
+    answer: OcspAnswer,
     certificate: x509.Certificate,
     issuer: x509.Certificate,
     nonce: bytes,
     at: dt.datetime,
 ) -> str | None:
-    """Say why `response` does not clear `certificate`, or None if it does."""
-    if not _is_about(response, certificate, issuer):
+    """Say why `answer` does not clear `certificate`, or None if it does."""
+    if answer.about != _cert_id(certificate, issuer):
         return "the OCSP response is about another certificate"
-    problem = _responder_problem(response, issuer, at)
+    problem = _responder_problem(answer, issuer, at)
     if problem is not None:
         return problem
-    if any(e.critical for e in (*response.extensions, *response.single_extensions)):
+    if answer.critical:
         return "the OCSP response has a critical extension"
-    found = [e.value.nonce for e in response.extensions if isinstance(e.value, x509.OCSPNonce)]
-    if found != [nonce]:
+    if answer.nonces != (nonce,):
         return "the OCSP response does not carry our nonce"
-    end = response.next_update_utc
-    if end is None or not response.this_update_utc - CLOCK_SKEW <= at <= end:
+    if answer.end is None or not answer.start - CLOCK_SKEW <= at <= answer.end:
         return "the OCSP response is not current"
-    if response.certificate_status is not ocsp.OCSPCertStatus.GOOD:
-        reason = response.revocation_reason
-        return f"status {response.certificate_status.name.lower()}" + (
-            f" ({reason.value})" if reason else ""
+    if answer.status is not ocsp.OCSPCertStatus.GOOD:
+        return f"status {answer.status.name.lower()}" + (
+            f" ({answer.reason.value})" if answer.reason else ""
         )
     return None
 
 
-def _is_about(response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if not isinstance(response.hash_algorithm, hashes.SHA384):
-        return False
-    key = issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def _cert_id(certificate: x509.Certificate, issuer: x509.Certificate) -> CertId:
+    return (certificate.serial_number, *_issuer_id(issuer))
+
+
+@functools.lru_cache(maxsize=128)
+def _issuer_id(issuer: x509.Certificate) -> tuple[bytes, bytes]:
+    """Hashes of name and key as they stand in a CertID (RFC 6960, 4.1.1)."""
     return (
-        response.serial_number == certificate.serial_number
-        and response.issuer_name_hash == hashlib.sha384(issuer.subject.public_bytes()).digest()
-        and response.issuer_key_hash == hashlib.sha384(_key_bits(key, issuer)).digest()
+        hashlib.sha384(issuer.subject.public_bytes()).digest(),
+        hashlib.sha384(_key_bits(issuer)).digest(),
     )
 
 
-def _key_bits(spki: bytes, issuer: x509.Certificate) -> bytes:
+def _key_bits(issuer: x509.Certificate) -> bytes:
     """The content of the BIT STRING in the key info, which is what a CertID hashes."""
     key = p384_key(issuer)
     if key is None:
-        return spki
+        return issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
-def _responder_problem(
-    response: ocsp.OCSPResponse, issuer: x509.Certificate, at: dt.datetime
-) -> str | None:
+def _responder_problem(answer: OcspAnswer, issuer: x509.Certificate, at: dt.datetime) -> str | None:
     """A delegated responder: certified for OCSP signing by the issuer of the checked certificate."""
-    if len(response.certificates) != 1:
+    if len(answer.responders) != 1:
         return "the OCSP response must carry the responder's certificate"
-    responder = response.certificates[0]
+    responder = answer.responders[0]
     if responder.issuer != issuer.subject or not signature_valid(responder, issuer):
         return "the OCSP responder is not certified by the issuer"
     try:
@@ -147,10 +224,10 @@ def _responder_problem(
     if not responder.not_valid_before_utc <= at <= responder.not_valid_after_utc:
         return "the OCSP responder's certificate is not valid"
     key = p384_key(responder)
-    if key is None or response.signature_algorithm_oid != x509.SignatureAlgorithmOID.ECDSA_WITH_SHA384:
+    if key is None or answer.algorithm != x509.SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         return "the OCSP response is not signed with ECDSA P-384 and SHA-384"
     try:
-        key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(hashes.SHA384()))
+        key.verify(answer.signature, answer.signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         return "the signature of the OCSP response is wrong"
     return None

@@ -30,7 +30,7 @@ STATUS_OFF: Final = 0x55
 
 _REQUEST_PREFIX: Final = bytes((0x11, 0xE0, 0x01, 0xFF))
 _RESPONSE_PREFIX: Final = bytes((0x11, 0x60))
-_BLOCK_HEADER: Final = struct.Struct("<BBHBH")
+_BLOCK: Final = struct.Struct(f"<BBHBH{MEASUREMENT_SIZE}s")
 
 
 class Opaque(enum.IntEnum):
@@ -204,17 +204,13 @@ def parse_gpu_report(data: bytes) -> GpuReport:
 def _parse_blocks(record: bytes, count: int) -> tuple[bytes, ...]:
     if count not in (GPU_BLOCKS, SWITCH_BLOCKS):
         raise MalformedError(f"{count} measurement blocks are neither a GPU's nor a switch's")
+    if len(record) != count * _BLOCK.size:
+        raise MalformedError("the measurement record has another length than its blocks")
     values: list[bytes] = []
-    offset = 0
-    for number in range(1, count + 1):
-        head = _take(record, offset, _BLOCK_HEADER.size)
-        index, spec, size, _, value_size = _BLOCK_HEADER.unpack(head)
+    for number, (index, spec, size, _, value_size, value) in enumerate(_BLOCK.iter_unpack(record), 1):
         if index != number or spec != 1 or value_size != MEASUREMENT_SIZE or size != value_size + 3:
             raise MalformedError(f"measurement block {number} has a wrong form")
-        values.append(_take(record, offset + _BLOCK_HEADER.size, value_size))
-        offset += _BLOCK_HEADER.size + value_size
-    if offset != len(record):
-        raise MalformedError("bytes follow the last measurement block")
+        values.append(value)
     return tuple(values)
 
 
@@ -245,12 +241,12 @@ def _parse_opaque(opaque: bytes) -> dict[int, bytes]:
 def _text(raw: bytes, record: Opaque) -> str:
     """ASCII without its NUL padding; only characters that occur in versions and names."""
     text = raw.rstrip(b"\x00")
-    if len(text) > 64 or not all(b in _TEXT_BYTES for b in text):
+    if len(text) > 64 or text.translate(None, _TEXT_BYTES):
         raise MalformedError(f"opaque record {record.value} is not a short text")
     return text.decode("ascii")
 
 
-_TEXT_BYTES: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._- ")
+_TEXT_BYTES: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._- "
 
 
 def _split_pdis(raw: bytes) -> tuple[bytes, ...]:

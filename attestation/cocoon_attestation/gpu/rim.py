@@ -13,7 +13,7 @@ import base64
 import binascii
 import datetime as dt
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -56,7 +56,10 @@ class Rim:
 class UnverifiedRim:
     """A parsed document with its certificates; it has no readable values on purpose."""
 
-    root: Any
+    data: bytes
+    """The document."""
+    claimed_name: str
+    """Name of the tag. Nobody vouches for it: it may sort manifests and nothing else."""
     chain: tuple[x509.Certificate, ...]
 
 
@@ -68,13 +71,14 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         UnsupportedError: the extra ``gpu`` is not installed.
     """
     etree = _module("lxml.etree")
+    data = bytes(data)
     if len(data) > MAX_RIM:
         raise MalformedError("a manifest is too long")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False
     )
     try:
-        root = etree.fromstring(bytes(data), parser)
+        root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise MalformedError("a manifest is not XML") from error
     document = root.getroottree().docinfo
@@ -82,7 +86,7 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         raise MalformedError("a manifest must not have a document type")
     if root.tag != f"{_SWID}SoftwareIdentity":
         raise MalformedError("a manifest is a SoftwareIdentity tag")
-    if any(not isinstance(element.tag, str) for element in root.iter()):
+    if next(root.iter(etree.Comment, etree.PI, etree.Entity), None) is not None:
         raise MalformedError("comments, entities and instructions have no place in a manifest")
     path = f"./{_DS}Signature/{_DS}KeyInfo/{_DS}X509Data/{_DS}X509Certificate"
     try:
@@ -91,12 +95,14 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         ]
     except (binascii.Error, ValueError) as error:
         raise MalformedError("a certificate of a manifest is not base64") from error
-    return UnverifiedRim(root=root, chain=parse_der_chain(ders))
+    return UnverifiedRim(data=data, claimed_name=root.get("name", ""), chain=parse_der_chain(ders))
 
 
-def rim_chain_problem(rim: UnverifiedRim, roots: Collection[bytes], at: dt.datetime) -> str | None:
-    """Say why the signer of `rim` is not trusted at `at`, or None."""
-    return chain_problem(rim.chain, roots) or dates_problem(rim.chain, at)
+def rim_chain_problem(
+    chain: Sequence[x509.Certificate], roots: Collection[bytes], at: dt.datetime
+) -> str | None:
+    """Say why the signer of a manifest with this `chain` is not trusted at `at`, or None."""
+    return chain_problem(chain, roots) or dates_problem(chain, at)
 
 
 def verify_rim(rim: UnverifiedRim) -> Rim | str:
@@ -119,7 +125,7 @@ def verify_rim(rim: UnverifiedRim) -> Rim | str:
         verification_time=rim.chain[0].not_valid_before_utc,
     )
     try:
-        result = signxml.XMLVerifier().verify(rim.root, x509_cert=rim.chain[0], expect_config=config)
+        result = signxml.XMLVerifier().verify(rim.data, x509_cert=rim.chain[0], expect_config=config)
     except exceptions.SignXMLException as error:
         return f"the XML signature is wrong ({type(error).__name__})"
     except Exception as error:  # `signxml` lets errors of lxml and of key parsing through

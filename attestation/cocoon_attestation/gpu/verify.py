@@ -19,7 +19,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.x509 import ocsp
 
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import MalformedError
@@ -27,7 +26,7 @@ from cocoon_attestation.gpu import certificates as certs
 from cocoon_attestation.gpu.certificates import DeviceIdentity
 from cocoon_attestation.gpu.evidence import MAX_DEVICES, MAX_RIMS, GpuDevice
 from cocoon_attestation.gpu.manifests import ManifestReader, check_manifests
-from cocoon_attestation.gpu.ocsp import MAX_RESPONSES, parse_ocsp, revocation_problem
+from cocoon_attestation.gpu.ocsp import MAX_RESPONSES, OcspAnswer, RevocationReader
 from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
 from cocoon_attestation.gpu.recorder import DeviceRecorder
 from cocoon_attestation.gpu.report import (
@@ -40,9 +39,10 @@ from cocoon_attestation.gpu.report import (
 )
 from cocoon_attestation.gpu.topology import Placed, ppcie_problem
 from cocoon_attestation.gpu.versions import driver_at_least, vbios_at_least
-from cocoon_attestation.roots.nvidia import nvidia_device_root
+from cocoon_attestation.roots.nvidia import DEVICE_ROOT_SHA256
 
 _SWITCH_CHIP: Final = "LS"
+_GENUINE: Final = bytes.fromhex(DEVICE_ROOT_SHA256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class _Parsed:
     report: GpuReport
     chain: tuple[x509.Certificate, ...]
     identity: DeviceIdentity
-    responses: tuple[ocsp.OCSPResponse, ...]
+    responses: tuple[OcspAnswer, ...]
 
     @property
     def placed(self) -> Placed:
@@ -104,13 +104,14 @@ def verify_gpu(
         raise ValueError("the GPU nonce has 32 bytes")
     if len(devices) > MAX_DEVICES:
         raise MalformedError(f"more than {MAX_DEVICES} devices")
-    parsed = [_parse(device) for device in devices]
+    revocation = RevocationReader(policy.ocsp_nonce or nonce, at)
+    parsed = [_parse(device, revocation) for device in devices]
     checks = CheckList()
     reader = ManifestReader(policy, at)
     for number, one in enumerate(parsed):
         record = DeviceRecorder(checks=checks, device=f"{one.device.kind} {number}")
         _check_identity(record, one, policy, at)
-        _check_revocation(record, one, policy, nonce, at)
+        _check_revocation(record, one, policy, revocation)
         _check_report(record, one, nonce)
         _check_firmware(record, one, policy)
         check_manifests(
@@ -121,14 +122,13 @@ def verify_gpu(
             policy,
             reader,
             one.responses,
-            policy.ocsp_nonce or nonce,
-            at,
+            revocation,
         )
     _check_machine(checks, parsed, policy)
     return _claims(parsed), checks
 
 
-def _parse(device: GpuDevice) -> _Parsed:
+def _parse(device: GpuDevice, revocation: RevocationReader) -> _Parsed:
     if len(device.rims) > MAX_RIMS or len(device.ocsp_responses) > MAX_RESPONSES:
         raise MalformedError("a device has too many manifests or OCSP responses")
     report = parse_gpu_report(device.report)
@@ -143,7 +143,7 @@ def _parse(device: GpuDevice) -> _Parsed:
         report=report,
         chain=chain,
         identity=certs.device_identity(chain),
-        responses=tuple(parse_ocsp(data) for data in device.ocsp_responses),
+        responses=tuple(revocation.parse(data) for data in device.ocsp_responses),
     )
 
 
@@ -170,21 +170,26 @@ def _check_identity(record: DeviceRecorder, one: _Parsed, policy: GpuPolicy, at:
 
 
 def _check_revocation(
-    record: DeviceRecorder, one: _Parsed, policy: GpuPolicy, nonce: bytes, at: dt.datetime
+    record: DeviceRecorder, one: _Parsed, policy: GpuPolicy, revocation: RevocationReader
 ) -> None:
     if not one.responses and not policy.require_ocsp:
         record.skip("gpu.ocsp", "the policy does not require revocation answers")
         return
     # The leaf is made by the device itself and the root is pinned: nobody can speak about those.
     positions = range(1, len(one.chain) - 1)
-    problem = revocation_problem(one.chain, positions, one.responses, policy.ocsp_nonce or nonce, at)
+    problem = revocation.problem(one.chain, positions, one.responses)
     record("gpu.ocsp", problem is None, problem or "no certificate is revoked")
 
 
 def _check_report(record: DeviceRecorder, one: _Parsed, nonce: bytes) -> None:
-    record("gpu.sig", _signature_valid(one), "ECDSA P-384 over request and response")
+    record(
+        "gpu.sig",
+        _signature_valid(one),
+        "ECDSA P-384 over request and response",
+        (("signed", one.report.signed.hex()), ("signature", one.report.signature.hex())),
+    )
     fresh = hmac.compare_digest(one.report.nonce, nonce)
-    record("gpu.nonce", fresh, f"request nonce {one.report.nonce.hex()}")
+    record("gpu.nonce", fresh, f"request nonce {one.report.nonce.hex()}", (("expected", nonce.hex()),))
 
 
 def _signature_valid(one: _Parsed) -> bool:
@@ -274,7 +279,6 @@ def _check_machine(checks: CheckList, parsed: Sequence[_Parsed], policy: GpuPoli
 
 
 def _claims(parsed: Sequence[_Parsed]) -> GpuClaims:
-    genuine = certs.parse_der_chain([nvidia_device_root()])[0]
     return GpuClaims(
         devices=tuple(
             DeviceClaims(
@@ -288,5 +292,5 @@ def _claims(parsed: Sequence[_Parsed]) -> GpuClaims:
             )
             for one in parsed
         ),
-        simulated=any(one.chain[-1] != genuine for one in parsed),
+        simulated=any(one.chain[-1].fingerprint(hashes.SHA256()) != _GENUINE for one in parsed),
     )

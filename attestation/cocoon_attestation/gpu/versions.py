@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -19,6 +20,7 @@ def vbios_at_least(version: str | None, minimum: str) -> bool:
     return _at_least(version, minimum, _VBIOS, 16)
 
 
+@functools.lru_cache(maxsize=128)
 def _at_least(version: str | None, minimum: str, form: re.Pattern[str], base: int) -> bool:
     if version is None or form.fullmatch(version) is None or form.fullmatch(minimum) is None:
         return False

@@ -7,6 +7,7 @@ leaf -> ASK or ASVK -> ARK, every signature RSA-PSS with SHA-384, MGF1-SHA-384 a
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -85,18 +86,14 @@ def verify_chain(
     Returns the endorsement, or a sentence that says why there is none. Roots that came with the
     evidence are ignored: only `roots` count.
     """
-    published = [x509.load_der_x509_certificate(der) for der in amd_intermediates()]
-    candidates = [
-        c
-        for c in (*issuers, *published)
-        if c.subject.public_bytes() == leaf.issuer and c.subject != c.issuer
-    ]
+    named = [c for c in issuers if c.subject.public_bytes() == leaf.issuer]
+    candidates = [c for c in (*named, *_published(leaf.issuer)) if c.subject != c.issuer]
     if not candidates:
         return "no intermediate certificate with the name of the leaf's issuer"
     reason = "the chain does not lead to a trusted root"
     for intermediate in candidates:
         for root in roots:
-            ark = x509.load_der_x509_certificate(root.der)
+            ark = _root(root.der)
             if intermediate.issuer != ark.subject:
                 continue
             problem = _ca_problem(intermediate, ark, leaf)
@@ -104,6 +101,18 @@ def verify_chain(
                 return Endorsement(root=root, ark=ark, intermediate=intermediate)
             reason = problem
     return reason
+
+
+@functools.lru_cache(maxsize=32)
+def _published(name: bytes) -> tuple[x509.Certificate, ...]:
+    """AMD's own intermediates with this subject (DER)."""
+    published = map(x509.load_der_x509_certificate, amd_intermediates())
+    return tuple(one for one in published if one.subject.public_bytes() == name)
+
+
+@functools.lru_cache(maxsize=32)
+def _root(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 def _ca_problem(intermediate: x509.Certificate, ark: x509.Certificate, leaf: SnpLeaf) -> str | None:

@@ -90,6 +90,8 @@ class SnpPolicy:
     platform_known: int = 0xFF
     """Platform flags outside this mask are refused: nobody reviewed what they mean."""
     vmpls: frozenset[int] = frozenset({0})
+    allow_paravisor: bool = False
+    """Do not refuse a guest whose report carries the mark of a cloud's paravisor."""
     minimum_guest_svn: int = 0
     family_id: bytes | None = None
     """Compared only if set."""
@@ -120,6 +122,7 @@ class SnpPolicy:
             "snp.crl": not self.require_crl,
             "snp.tcb_min": not self.minimum_tcb,
             "snp.platform": not self.platform_required,
+            "snp.paravisor": self.allow_paravisor,
         }
         return frozenset(check for check, left_out in options.items() if left_out)
 
@@ -128,7 +131,8 @@ class SnpPolicy:
         """Ask only whether a report is genuine and its guest is closed to the host's debugger.
 
         For inspection and conformance runs. It says nothing about the software or about freshness,
-        and it accepts Milan, any firmware version, any provider's VLEK and any VMPL of the guest.
+        and it accepts Milan, any firmware version, any provider's VLEK, any VMPL of the guest, and a guest
+        that a paravisor speaks for.
         """
         return cls(
             measurements=None,
@@ -141,6 +145,7 @@ class SnpPolicy:
             allow_masked_chip_id=True,
             platform_required=MappingProxyType({}),
             vmpls=frozenset({0, 1, 2, 3}),
+            allow_paravisor=True,
         )
 
 

@@ -13,6 +13,12 @@ from cocoon_attestation.snp.report import Product, SnpReport, TcbVersion
 
 _SPEC: Final = "docs/spec/snp.md#"
 _NO_MIGRATION_AGENT: Final = b"\xff" * 32
+_PARAVISOR_IDS: Final = (b"\x01" + bytes(15), b"\x02" + bytes(15))
+"""Family id and image id of guests that Azure launches."""
+PARAVISOR: Final = (
+    "a guest under a paravisor: the launch digest is the cloud's and the report data a digest of its run-time "
+    "data, so this report shows neither software nor freshness"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,7 @@ def validate(
     _check_platform(checks, report, product, policy)
     known_vmpl = report.vmpl in policy.vmpls and report.vmpl != layout.HOST_VMPL
     _record(checks, "snp.vmpl", known_vmpl, f"VMPL {report.vmpl}")
+    _check_paravisor(checks, report, policy)
     _check_software(checks, report, policy)
     _compare(checks, "snp.report_data", report.report_data, policy.report_data)
 
@@ -130,12 +137,29 @@ def _check_platform(
         _record(checks, "snp.chip", ok, f"chip {report.chip_id[:8].hex()}...")
 
 
+def _check_paravisor(checks: CheckList, report: SnpReport, policy: SnpPolicy) -> None:
+    """Recognise a guest under Azure's paravisor: it launches with fixed ids, and a virtual TPM speaks for it.
+
+    Such a report signs a digest of the cloud's run-time data (32 bytes, then zeros). Kernel, command line
+    and freshness stand in a TPM quote, which is no part of this evidence.
+    """
+    digest_only = any(report.report_data[:32]) and not any(report.report_data[32:])
+    found = (report.family_id, report.image_id) == _PARAVISOR_IDS and digest_only
+    if found and policy.allow_paravisor:
+        checks.skip("snp.paravisor", PARAVISOR, spec=_SPEC + "snp.paravisor")
+    else:
+        _record(checks, "snp.paravisor", not found, PARAVISOR if found else "no mark of a paravisor")
+
+
 def _check_software(checks: CheckList, report: SnpReport, policy: SnpPolicy) -> None:
     if policy.measurements is None:
         checks.skip("snp.measurement", "the policy names no measurement", spec=_SPEC + "snp.measurement")
     else:
         known = report.measurement in policy.measurements
-        _record(checks, "snp.measurement", known, f"launch digest {report.measurement.hex()}")
+        allowed = sorted(policy.measurements)
+        inputs = tuple((f"allowed {index}", digest.hex()) for index, digest in enumerate(allowed))
+        found = report.measurement.hex()
+        _record(checks, "snp.measurement", known, f"launch digest {found}", (*inputs, ("found", found)))
     _compare(checks, "snp.host_data", report.host_data, policy.host_data)
     ok = (
         report.guest_svn >= policy.minimum_guest_svn
@@ -151,8 +175,11 @@ def _compare(checks: CheckList, check: str, found: bytes, expected: bytes | None
     if expected is None:
         checks.skip(check, "the policy expects no value", spec=_SPEC + check)
     else:
-        _record(checks, check, hmac.compare_digest(found, expected), f"found {found.hex()}")
+        inputs = (("expected", expected.hex()), ("found", found.hex()))
+        _record(checks, check, hmac.compare_digest(found, expected), f"found {found.hex()}", inputs)
 
 
-def _record(checks: CheckList, check: str, ok: bool, detail: str) -> None:
-    checks.record(check, ok, detail, spec=_SPEC + check)
+def _record(
+    checks: CheckList, check: str, ok: bool, detail: str, inputs: tuple[tuple[str, str], ...] = ()
+) -> None:
+    checks.record(check, ok, detail, spec=_SPEC + check, inputs=inputs)

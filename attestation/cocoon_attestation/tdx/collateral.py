@@ -6,10 +6,12 @@ meanings: Intel "PCS API v4", TCB info version 3 and QE identity version 2.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NoReturn
 
 from cryptography import x509
@@ -23,6 +25,8 @@ MAX_CHAIN_LENGTH: Final = 4
 """Most certificates in one chain."""
 MAX_COLLATERAL: Final = 4 << 20
 """Longest JSON file in bytes."""
+_PEM: Final = b"-----BEGIN"
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 _TEXT_LIMITS: Final = {
     "pck_crl_issuer_chain": MAX_CHAIN,
     "tcb_info_issuer_chain": MAX_CHAIN,
@@ -116,24 +120,26 @@ class Collateral:
 def load_collateral(data: bytes) -> TdxCollateralBytes:
     """Read a JSON object with the nine fields of QuoteCollateralV3: texts, and bytes in hex.
 
+    Other fields are ignored: everything that counts is signed. A revocation list may also be PEM, as text
+    or in hex, which some services give.
+
     Raises:
-        MalformedError: larger than 4 MiB, not such an object, a field that is missing, unknown or too
-            long, or bytes that are not hex.
+        MalformedError: larger than 4 MiB, not such an object, a field that is missing or too long, or bytes
+            that are not hex.
     """
     if len(data) > MAX_COLLATERAL:
         raise MalformedError(f"collateral: at most {MAX_COLLATERAL} bytes expected")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MalformedError("collateral: not UTF-8") from error
-    table = _strict_json(text, "collateral")
-    if set(table) != _TEXT_LIMITS.keys() | _HEX_LIMITS.keys():
-        raise MalformedError("collateral: exactly the fields of QuoteCollateralV3 expected")
-    fields = _Fields(table, "collateral")
+    fields = _Fields(_strict_json(text, "collateral"), "collateral")
     texts = {key: fields.bounded(key, limit) for key, limit in _TEXT_LIMITS.items()}
     blobs = {key: fields.blob(key, limit) for key, limit in _HEX_LIMITS.items()}
     for key in ("tcb_info_signature", "qe_identity_signature"):
         exact_bytes(blobs[key], 64, key)
+    for key in ("root_ca_crl", "pck_crl"):
+        blobs[key] = _list_der(blobs[key], f"collateral: {key}")
     return TdxCollateralBytes(
         pck_crl_issuer_chain=texts["pck_crl_issuer_chain"],
         root_ca_crl=blobs["root_ca_crl"],
@@ -145,6 +151,16 @@ def load_collateral(data: bytes) -> TdxCollateralBytes:
         qe_identity=texts["qe_identity"],
         qe_identity_signature=blobs["qe_identity_signature"],
     )
+
+
+def _list_der(data: bytes, what: str) -> bytes:
+    """A revocation list in DER form; it may come as PEM."""
+    if not data.lstrip().startswith(_PEM):
+        return data
+    try:
+        return x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)
+    except Exception as error:  # third-party parser: whatever it says about the bytes, they are bad
+        raise MalformedError(f"{what}: does not decode") from error
 
 
 def parse_collateral(source: TdxCollateralBytes) -> Collateral:
@@ -171,15 +187,20 @@ def parse_chain(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
         MalformedError: it does not decode, or has too many certificates.
     """
     try:
-        chain = tuple(x509.load_pem_x509_certificates(pem))
-        for certificate in chain:
-            certificate.public_key()
-            _ = certificate.issuer, certificate.subject, certificate.public_bytes(Encoding.DER)
+        chain = tuple(_decoded(one) for one in x509.load_pem_x509_certificates(pem))
     except Exception as error:  # third-party parser: whatever it says about the bytes, they are bad
         raise MalformedError(f"{what}: certificates do not decode") from error
     if len(chain) > MAX_CHAIN_LENGTH:
         raise MalformedError(f"{what}: at most {MAX_CHAIN_LENGTH} certificates expected")
     return chain
+
+
+@functools.lru_cache(maxsize=64)
+def _decoded(certificate: x509.Certificate) -> x509.Certificate:
+    """Decode what is read later, once for equal certificates: the chains of collateral share their roots."""
+    certificate.public_key()
+    _ = certificate.issuer, certificate.subject, certificate.public_bytes(Encoding.DER)
+    return certificate
 
 
 def _revocation_list(der: bytes, what: str) -> RevocationList:
@@ -280,9 +301,11 @@ class _Fields:
         return value
 
     def blob(self, key: str, limit: int) -> bytes:
-        """1 to `limit` bytes in hex."""
-        text = self.bounded(key, 2 * limit)
-        return self.hex(key, len(text) // 2)
+        """1 to `limit` bytes in hex, or PEM text."""
+        text = self.bounded(key, 2 * limit).strip()
+        return (
+            text.encode("ascii") if text.startswith(_PEM.decode()) else self._hex(key, text, len(text) // 2)
+        )
 
     def number(self, key: str) -> int:
         value = self._table.get(key)
@@ -291,15 +314,19 @@ class _Fields:
         return value
 
     def hex(self, key: str, length: int) -> bytes:
-        text = self.text(key)
+        return self._hex(key, self.text(key), length)
+
+    def _hex(self, key: str, text: str, length: int) -> bytes:
         if len(text) != 2 * length or text.strip("0123456789abcdefABCDEF"):
             raise MalformedError(f"{self._what}: {key} must be {length} bytes in hex")
         return bytes.fromhex(text)
 
     def date(self, key: str) -> int:
         """Unix time of a date such as ``2026-05-20T01:16:27Z``."""
+        text = self.text(key)
+        if _DATE.fullmatch(text) is None:
+            raise MalformedError(f"{self._what}: {key} must be a date in UTC")
         try:
-            moment = datetime.strptime(self.text(key), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            return int(datetime.fromisoformat(text).timestamp())
         except ValueError as error:
             raise MalformedError(f"{self._what}: {key} must be a date in UTC") from error
-        return int(moment.timestamp())

@@ -7,6 +7,7 @@ normally for outdated platforms, so the caller must look at `DcapResult.status`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -65,6 +66,10 @@ class DcapResult:
     advisories: tuple[str, ...]
     tcb_date: str
     """Date of the matched TCB level, ISO 8601."""
+    platform_level: tuple[int, ...]
+    """The level of TCB info that the platform matched, as `level_key` names it."""
+    qe_isv_svn: int
+    """The level of the QE identity that the quoting enclave matched."""
     evaluation: int
     """The lower evaluation number of TCB info and QE identity."""
     version: int
@@ -144,6 +149,8 @@ def _result(claims: dict[str, Any]) -> DcapResult:
         status=str(claims["tcb"]["status"]),
         advisories=tuple(str(advisory) for advisory in claims["tcb"]["advisory_ids"]),
         tcb_date=datetime.fromtimestamp(platform["tcb_date_tag"], UTC).date().isoformat(),
+        platform_level=level_key(platform["tcb_level"]["tcb"]),
+        qe_isv_svn=int(claims["qe"]["tcb_level"]["tcb"]["isvsvn"]),
         evaluation=int(claims["tcb"]["eval_data_number"]),
         version=int(claims["header"]["version"]),
         tee_type=int(claims["header"]["tee_type"]),
@@ -155,6 +162,16 @@ def _result(claims: dict[str, Any]) -> DcapResult:
         flags=(str(pck["dynamic_platform"]), str(pck["cached_keys"]), str(pck["smt_enabled"])),
         expires_at=min(claims["earliest_expiration_date"], claims["qe_iden_earliest_expiration_date"]),
     )
+
+
+def level_key(tcb: Mapping[str, Any]) -> tuple[int, ...]:
+    """What tells one TCB level from another: SGX components, PCESVN, TDX components.
+
+    Raises:
+        KeyError, TypeError, ValueError: not the ``tcb`` member of a level.
+    """
+    sgx, tdx = tcb["sgxtcbcomponents"], tcb.get("tdxtcbcomponents") or ()
+    return (*(int(one["svn"]) for one in sgx), int(tcb["pcesvn"]), *(int(one["svn"]) for one in tdx))
 
 
 def _report(kind: str, report: dict[str, Any]) -> dict[str, bytes]:

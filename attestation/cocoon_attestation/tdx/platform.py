@@ -14,6 +14,7 @@ from cocoon_attestation.checks import CheckList
 from cocoon_attestation.reference import TeeKind
 from cocoon_attestation.tdx.collateral import Collateral
 from cocoon_attestation.tdx.dcap import DcapError, DcapResult, dcap_verify
+from cocoon_attestation.tdx.grace import Grace, find_grace
 from cocoon_attestation.tdx.report import EnclaveReport
 from cocoon_attestation.tdx.requirements import PlatformRequirements
 
@@ -112,8 +113,12 @@ def platform_id(tee: TeeKind | None, vendor_id: bytes) -> bytes:
 
     `tee` is None for SGX, which no release can name: its byte is 0.
     """
-    kind = bytes([0 if tee is None else tee.value])
-    return hashlib.sha256(b"cocoon/v1/platform" + kind + vendor_id).digest()
+    return hashlib.sha256(platform_preimage(tee, vendor_id)).digest()
+
+
+def platform_preimage(tee: TeeKind | None, vendor_id: bytes) -> bytes:
+    """The bytes whose SHA-256 is `platform_id`."""
+    return b"cocoon/v1/platform" + bytes([0 if tee is None else tee.value]) + vendor_id
 
 
 def check_platform(
@@ -141,17 +146,25 @@ def check_platform(
     checks.record(
         "tdx.chain", True, "certificate paths, revocation, QE level and FMSPC accepted by dcap-qvl"
     )
-    _tcb(result, policy, checks)
+    tolerated = _tcb(result, _grace(quote, collateral, result, policy), policy, now, checks)
     _consistency(quote, collateral, result, checks)
-    identity = platform_id(TeeKind.TDX if result.tee_type else None, result.ppid)
-    _platform(identity, policy, checks)
+    preimage = platform_preimage(TeeKind.TDX if result.tee_type else None, result.ppid)
+    identity = hashlib.sha256(preimage).digest()
+    _platform(identity, preimage, policy, checks)
     return TdxPlatform(
         platform_id=identity,
-        expires_at=min(result.expires_at, collateral.expires_at, *_age_end(collateral, policy)),
+        expires_at=min(
+            result.expires_at,
+            collateral.expires_at,
+            *_age_end(collateral, policy),
+            *([] if tolerated is None or tolerated.until is None else [tolerated.until]),
+        ),
         claims={
             "tcb_status": result.status,
             "advisories": list(result.advisories),
             "tcb_date": result.tcb_date,
+            "tcb_tolerated": None if tolerated is None else tolerated.to_dict(),
+            "platform_id": identity.hex(),
             "fmspc": result.fmspc.hex(),
             "ppid": result.ppid.hex(),
             "platform_instance_id": result.instance_id.hex() if result.instance_id else None,
@@ -164,21 +177,57 @@ def check_platform(
     )
 
 
-def _tcb(result: DcapResult, policy: PlatformRequirements, checks: CheckList) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tolerated:
+    """A status other than UpToDate that the policy lets through."""
+
+    read_as: str
+    advisories: tuple[str, ...]
+    until: int | None
+    """End of grace, Unix time in seconds; None if the policy allows the status without end."""
+
+    def to_dict(self) -> dict[str, object]:
+        """As a claim."""
+        return {"status_read_as": self.read_as, "advisories": list(self.advisories), "until": self.until}
+
+
+def _grace(
+    quote: SignedQuote, collateral: Collateral, result: DcapResult, policy: PlatformRequirements
+) -> Grace | None:
+    svn = getattr(quote.report, "tee_tcb_svn", None)
+    return find_grace(result, svn, collateral, policy)
+
+
+def _tcb(
+    result: DcapResult, grace: Grace | None, policy: PlatformRequirements, now: int, checks: CheckList
+) -> _Tolerated | None:
+    """Record ``tdx.tcb``; return what was tolerated, if the check passed with something to tolerate."""
     advisories, faults = frozenset(result.advisories), []
-    if result.status not in policy.statuses:
+    # A status that the policy allows anyway needs no grace, and then has no end.
+    in_grace = grace is not None and grace.running(now) and result.status not in policy.statuses
+    read_as = grace.read_as if grace is not None and in_grace else result.status
+    if read_as not in policy.statuses:
         faults.append("status not allowed")
     if denied := sorted(advisories & policy.denied_advisories):
         faults.append(f"denied advisory {denied[0]}")
     tolerated = advisories if policy.allowed_advisories is None else policy.allowed_advisories
-    if result.status != UP_TO_DATE and (unknown := sorted(advisories - tolerated)):
+    if read_as != UP_TO_DATE and (unknown := sorted(advisories - tolerated)):
         faults.append(f"advisory {unknown[0]} not tolerated")
+    notes = faults if grace is None or result.status in policy.statuses else [grace.words(now), *faults]
     checks.record(
         "tdx.tcb",
         not faults,
-        f"TCB {result.status} of {result.tcb_date}{': ' if faults else ''}{'; '.join(faults)}",
-        inputs=(("status", result.status), ("advisories", " ".join(result.advisories))),
+        f"TCB {result.status} of {result.tcb_date}{': ' if notes else ''}{'; '.join(notes)}",
+        inputs=(
+            ("status", result.status),
+            ("advisories", " ".join(result.advisories)),
+            *((("grace_since", str(grace.since)), ("grace_until", str(grace.until))) if grace else ()),
+        ),
     )
+    if faults or result.status == UP_TO_DATE:
+        return None
+    until = grace.until if grace is not None and in_grace else None
+    return _Tolerated(read_as=read_as, advisories=result.advisories, until=until)
 
 
 def _consistency(quote: SignedQuote, collateral: Collateral, result: DcapResult, checks: CheckList) -> None:
@@ -202,7 +251,7 @@ def _consistency(quote: SignedQuote, collateral: Collateral, result: DcapResult,
     )
 
 
-def _platform(identity: bytes, policy: PlatformRequirements, checks: CheckList) -> None:
+def _platform(identity: bytes, preimage: bytes, policy: PlatformRequirements, checks: CheckList) -> None:
     allowed = policy.allowed_platforms is None or identity in policy.allowed_platforms
     denied = identity in policy.denied_platforms
     verdict = "denied" if denied else "allowed" if allowed else "not on the allow-list"
@@ -210,7 +259,7 @@ def _platform(identity: bytes, policy: PlatformRequirements, checks: CheckList) 
         "tdx.platform",
         allowed and not denied,
         f"platform {identity.hex()[:16]}…: {verdict}",
-        inputs=(("platform_id", identity.hex()),),
+        inputs=(("preimage", preimage.hex()), ("platform_id", identity.hex())),
     )
 
 

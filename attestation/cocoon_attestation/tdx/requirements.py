@@ -7,13 +7,16 @@ models, for commands that look at a raw quote.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from cocoon_attestation.roots import intel_root
 
 NEVER: Final = "Revoked"
 """The one TCB status that nothing can allow."""
+NO_DATES: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 class PlatformRequirements(Protocol):
@@ -60,6 +63,16 @@ class PlatformRequirements(Protocol):
         ...
 
     @property
+    def grace_s(self) -> int:
+        """Seconds after a TCB recovery in which an outdated platform counts as current; 0: none."""
+        ...
+
+    @property
+    def recovery_dates(self) -> Mapping[int, int]:
+        """Unix time of a recovery by tcbEvaluationDataNumber, where it is later than the level's date."""
+        ...
+
+    @property
     def allowed_platforms(self) -> frozenset[bytes] | None:
         """Platform ids that may serve; None: all that are not denied."""
         ...
@@ -81,6 +94,8 @@ class PlatformRules:
     statuses: frozenset[str] = frozenset({"UpToDate"})
     allowed_advisories: frozenset[str] | None = None
     denied_advisories: frozenset[str] = frozenset()
+    grace_s: int = 0
+    recovery_dates: Mapping[int, int] = field(default_factory=lambda: NO_DATES)
     allowed_platforms: frozenset[bytes] | None = None
     denied_platforms: frozenset[bytes] = frozenset()
 

@@ -144,11 +144,21 @@ def _collateral(
         faults.append("root CRL of another issuer")
     if collateral.pck_crl.issuer != leaf.issuer:
         faults.append("PCK CRL of another CA than the issuer of the PCK certificate")
+    # The library takes the issuer of the PCK CRL from the quote and never looks at this chain.
+    chain = collateral.pck_crl_chain
+    if chain[0].subject != collateral.pck_crl.issuer or not all(map(_issued, chain, chain[1:])):
+        faults.append("PCK CRL chain: not of the list's issuer, or a certificate not signed by the next")
     checks.record(
         "tdx.collateral",
         not faults,
         "; ".join(faults)
         or "TCB info, QE identity and CRLs are signed, for this platform, of the right issuers",
+        inputs=(
+            ("tcb_info", collateral.source.tcb_info),
+            ("tcb_info_signature", collateral.tcb_info.signature.hex()),
+            ("qe_identity", collateral.source.qe_identity),
+            ("qe_identity_signature", collateral.qe_identity.signature.hex()),
+        ),
     )
 
 
@@ -194,7 +204,11 @@ def _attestation_key(quote: SignedQuote, checks: CheckList) -> None:
         "tdx.attestation_key",
         hmac.compare_digest(digest + bytes(32), quote.qe_report.report_data),
         "report data of the quoting enclave against H(attestation key ‖ authentication data)",
-        inputs=(("digest", digest.hex()), ("qe_report_data", quote.qe_report.report_data.hex())),
+        inputs=(
+            ("preimage", (quote.attestation_key + quote.qe_auth_data).hex()),
+            ("digest", digest.hex()),
+            ("qe_report_data", quote.qe_report.report_data.hex()),
+        ),
     )
 
 
@@ -222,27 +236,44 @@ def _quoting_enclave(
         "tdx.qe",
         not faults,
         f"quoting enclave: {'; '.join(faults) or 'signed by the PCK key, identity as published'}",
-        inputs=(("mrsigner", report.mrsigner.hex()), ("isv_svn", str(report.isv_svn))),
+        inputs=(
+            ("signed", report.raw.hex()),
+            ("signature", quote.qe_report_signature.hex()),
+            ("mrsigner", report.mrsigner.hex()),
+            ("isv_svn", str(report.isv_svn)),
+        ),
     )
 
 
 def _quote_signature(quote: SignedQuote, checks: CheckList) -> None:
-    x, y = quote.attestation_key[:32], quote.attestation_key[32:]
-    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
     try:
-        valid = _p256_valid(numbers.public_key(), quote.signature, quote.signed)
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + quote.attestation_key)
+        valid = _p256_valid(key, quote.signature, quote.signed)
     except ValueError:  # not a point of the curve
         valid = False
     checks.record(
         "tdx.sig",
         valid,
         f"attestation key over header and body ({len(quote.signed)} bytes)",
-        inputs=(("quote_sha256", quote.sha256.hex()),),
+        inputs=(
+            ("signed", quote.signed.hex()),
+            ("signature", quote.signature.hex()),
+            ("attestation_key", quote.attestation_key.hex()),
+            ("quote_sha256", quote.sha256.hex()),
+        ),
     )
 
 
 def _masked(value: bytes, mask: bytes) -> bytes:
     return bytes(a & b for a, b in zip(value, mask, strict=True))
+
+
+def _issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):  # wrong signature, other name, key of another kind
+        return False
+    return True
 
 
 def _p256_valid(key: object, signature: bytes, message: bytes) -> bool:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from cryptography.x509 import ocsp
-
 from cocoon_attestation.appraisers.gpu import gpu_claims
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.gpu.certificates import parse_pem_chain
 from cocoon_attestation.gpu.evidence import GpuDevice, parse_evidence_list
-from cocoon_attestation.gpu.ocsp import parse_ocsp
+from cocoon_attestation.gpu.ocsp import OcspAnswer, parse_ocsp
 from cocoon_attestation.gpu.policy import RIM_CHECKS, DeviceKind, GpuPolicy
 from cocoon_attestation.gpu.report import GPU_BLOCKS, parse_gpu_report
 from cocoon_attestation.gpu.rim import UnverifiedRim, parse_rim
@@ -94,6 +92,8 @@ def verify_raw_gpu(
         scope="hardware" if "gpu.rim_match" in skipped else "hardware and firmware",
         claims=gpu_claims(claims),
         warnings=tuple(warnings),
+        simulated=claims.simulated,
+        policy_digest=None if options.policy is None else options.policy.digest,
     )
 
 
@@ -133,10 +133,10 @@ def _equip(
     return equipped
 
 
-def _about(responses: Sequence[tuple[bytes, ocsp.OCSPResponse]], serials: set[int]) -> tuple[bytes, ...]:
-    return tuple(data for data, response in responses if response.serial_number in serials)
+def _about(responses: Sequence[tuple[bytes, OcspAnswer]], serials: set[int]) -> tuple[bytes, ...]:
+    return tuple(data for data, response in responses if response.serial in serials)
 
 
 def _is_for(rim: UnverifiedRim, kind: DeviceKind) -> bool:
-    switch = str(rim.root.get("name", "")).startswith(_SWITCH_CHIP)
+    switch = rim.claimed_name.startswith(_SWITCH_CHIP)
     return switch is (kind is DeviceKind.SWITCH)

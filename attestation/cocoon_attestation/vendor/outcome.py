@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cocoon_attestation.checks import Check, CheckList
+from cocoon_attestation.ear import Result
 
 
 class OutcomeVerdict(enum.StrEnum):
@@ -40,6 +41,12 @@ class Outcome:
     claims: Mapping[str, object] = field(default_factory=dict)
     """What the evidence says; means something only if the verdict is accepted."""
     warnings: tuple[str, ...] = ()
+    simulated: bool = False
+    """True under any root that is not a vendor's."""
+    expires_at: int | None = None
+    """End of what an accepted verdict rests on, Unix time in seconds; None if not known."""
+    policy_digest: bytes | None = None
+    """Digest of the policy, 32 bytes; None without one."""
 
     @property
     def reason(self) -> str:
@@ -67,6 +74,18 @@ class Outcome:
             "not_checked": sorted({check.id for check in self.checks.skipped}),
             "warnings": list(self.warnings),
         }
+
+    def to_result(self, issued_at: int) -> Result:
+        """The outcome as the claims set of an EAR needs it."""
+        return Result(
+            checks=self.checks.checks,
+            accepted=self.verdict is OutcomeVerdict.ACCEPTED,
+            simulated=self.simulated,
+            issued_at=issued_at,
+            expires_at=self.expires_at,
+            policy_digest=self.policy_digest,
+            tolerated=self.claims.get("tcb_tolerated") is not None,
+        )
 
 
 def _weight(check: Check) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError
-from cocoon_attestation.policy import Policy
+from cocoon_attestation.policy import MAX_GRACE_S, Policy
 from cocoon_attestation.sgx.quote import VERSION as SGX_VERSION
 from cocoon_attestation.sgx.quote import SgxQuote, parse_sgx_quote
 from cocoon_attestation.sgx.verify import validate_enclave, verify_sgx_quote
@@ -63,6 +63,12 @@ class QuoteOptions:
     min_tcb_evaluation: int = 0
     statuses: frozenset[str] = frozenset()
     """TCB statuses to allow besides the policy's."""
+    grace_s: int | None = None
+    """Seconds of grace for outdated platforms instead of the policy's; see `Policy.grace_s`."""
+    allowed_advisories: frozenset[str] | None = None
+    """Advisories tolerated with such a status; None: the policy's, and without a policy all."""
+    denied_advisories: frozenset[str] = frozenset()
+    """Advisories to refuse besides the policy's."""
     policy: Policy | None = None
     """Rules of a session; None: the hardware alone."""
 
@@ -89,35 +95,43 @@ def verify_raw_quote(quote: bytes, collateral: bytes, options: QuoteOptions, now
         validate_enclave(sgx, mrenclave=allowed, mrsigner=None, checks=checks)
         platform = verify_sgx_quote(sgx, statements, policy=rules, now=now, checks=checks)
         _check_report_data("sgx.report_data", sgx.report.report_data, options, checks)
-        return _outcome("sgx-quote", _enclave_claims(sgx), platform, rules, checks)
+        return _outcome("sgx-quote", _enclave_claims(sgx), platform, rules, checks, options.policy)
     tdx = parse_quote(quote)
     _check_software(tdx.report, options, checks)
     platform = verify_quote(tdx, statements, policy=rules, now=now, checks=checks)
     _check_report_data("tdx.report_data", tdx.report.report_data, options, checks)
-    return _outcome("tdx-quote", _td_claims(tdx), platform, rules, checks)
+    return _outcome("tdx-quote", _td_claims(tdx), platform, rules, checks, options.policy)
 
 
 def _rules(options: QuoteOptions) -> PlatformRequirements:
     if unknown := sorted(options.statuses - frozenset(STATUSES)):
         never = " can never be allowed" if unknown[0] == NEVER else " is not a TCB status"
         raise ConfigError(f"{unknown[0]}{never}", hint="known: " + ", ".join(STATUSES))
+    if options.grace_s is not None and not 0 <= options.grace_s <= MAX_GRACE_S:
+        raise ConfigError(f"grace is 0 to {MAX_GRACE_S // 86_400} days")
     policy = options.policy
     if policy is None:
         return PlatformRules(
             custom_root=options.root,
             min_tcb_evaluation=options.min_tcb_evaluation,
             statuses=frozenset({"UpToDate"}) | options.statuses,
+            allowed_advisories=options.allowed_advisories,
+            denied_advisories=options.denied_advisories,
+            grace_s=options.grace_s or 0,
         )
     if options.root is not None and options.root != policy.root:
         raise ConfigError("the root contradicts the policy's", hint="name the root in the policy: dev_root")
-    added = options.statuses - policy.statuses
+    open_ended = options.statuses - policy.statuses and options.allowed_advisories is None
+    named = policy.allowed_advisories | (options.allowed_advisories or frozenset())
     return PlatformRules(
         custom_root=policy.dev_root,
         min_tcb_evaluation=max(policy.min_tcb_evaluation, options.min_tcb_evaluation),
         max_collateral_age_s=policy.max_collateral_age_s,
         statuses=policy.statuses | options.statuses,
-        allowed_advisories=None if added else policy.allowed_advisories,
-        denied_advisories=policy.denied_advisories,
+        allowed_advisories=None if open_ended else named,
+        denied_advisories=policy.denied_advisories | options.denied_advisories,
+        grace_s=policy.grace_s if options.grace_s is None else options.grace_s,
+        recovery_dates=policy.recovery_dates,
         allowed_platforms=policy.allowed_platforms,
         denied_platforms=policy.denied_platforms,
     )
@@ -144,7 +158,8 @@ def _check_report_data(id: str, found: bytes, options: QuoteOptions, checks: Che
         checks.skip(id, "no expected value: freshness and keys are not judged")
     else:
         same = hmac.compare_digest(found, options.report_data)
-        checks.record(id, same, f"the quote says {found.hex()}", inputs=(("report_data", found.hex()),))
+        inputs = (("expected", options.report_data.hex()), ("report_data", found.hex()))
+        checks.record(id, same, f"the quote says {found.hex()}", inputs=inputs)
 
 
 def _td_claims(quote: Quote) -> dict[str, object]:
@@ -181,13 +196,16 @@ def _outcome(
     platform: TdxPlatform | None,
     rules: PlatformRequirements,
     checks: CheckList,
+    policy: Policy | None,
 ) -> Outcome:
     facts = dict(platform.claims) if platform else {}
     status, advisories = facts.pop("tcb_status", None), facts.pop("advisories", [])
     warnings = [CUSTOM_ROOT] if rules.simulated else []
     warnings += [f"TCB status {one} is allowed" for one in sorted(rules.statuses - {"UpToDate"})]
+    if rules.grace_s:
+        warnings.append(f"outdated platforms have {rules.grace_s // 86_400} days of grace")
     if platform:
-        facts |= {"platform_id": platform.platform_id.hex(), "expires_at": platform.expires_at}
+        facts["expires_at"] = platform.expires_at
     made = {check.id for check in checks} - {check.id for check in checks.skipped}
     software = made & {"tdx.measurement", "sgx.mrenclave"}
     return Outcome(
@@ -200,4 +218,7 @@ def _outcome(
         advisories=tuple(advisories) if isinstance(advisories, list) else (),
         claims={**claims, **facts, "root_sha256": rules.root_sha256.hex(), "custom_root": rules.simulated},
         warnings=tuple(warnings),
+        simulated=rules.simulated,
+        expires_at=platform.expires_at if platform else None,
+        policy_digest=None if policy is None else policy.digest,
     )

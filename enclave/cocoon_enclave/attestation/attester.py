@@ -66,6 +66,9 @@ DeviceSource = Callable[[bytes], Sequence[evidence_pb2.DeviceEvidence]]
 def measure(attester: Attester, *, config_hash: bytes, models: list[bytes], gpu: bytes = NO_GPU) -> None:
     """Extend the four kinds of events, in their order. Call once, before serving.
 
+    On SEV-SNP, which has no run-time register, nothing is extended: configuration, models and the demand
+    for GPUs are fixed at launch, and only the form is checked here.
+
     Args:
         attester: the TEE.
         config_hash: SHA-256 of the measured configuration, 32 bytes.
@@ -84,6 +87,8 @@ def measure(attester: Attester, *, config_hash: bytes, models: list[bytes], gpu:
     parse_runtime_log(events)  # refuse before the register is spoilt
     if gpu != NO_GPU:
         parse_gpu_summary(gpu)
+    if attester.kind is TeeKind.SEV_SNP:
+        return
     for event in events:
         attester.extend(event.name, event.payload)
 

@@ -14,10 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Self
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cocoon.v1 import evidence_pb2
+from cocoon_attestation.dev_roots import EXTENSION, encode_dev_roots
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.rtmr3 import RuntimeEvent, replay
 from cocoon_attestation.tdx.report import TdReport
@@ -26,6 +28,7 @@ from cocoon_enclave.attestation import simulated_pki as pki
 from cocoon_enclave.attestation.simulated_quote import QeIdentityValues, certify, encode_quote
 from cocoon_enclave.attestation.simulated_statements import qe_identity_json, tcb_info_json
 from cocoon_enclave.attestation.simulated_store import read_platform, write_platform
+from cocoon_enclave.attestation.simulated_vendors import DevVendors
 
 EVALUATION_NUMBER: Final = 19
 """tcbEvaluationDataNumber of simulated collateral: the minimum for a development registry."""
@@ -77,30 +80,51 @@ class DevPlatform:
     ppid: bytes
     """Platform provisioning id, 16 bytes; its tagged hash is the platform id of appraisals."""
     tcb: pki.PlatformTcb = field(default_factory=pki.PlatformTcb)
+    vendors: DevVendors | None = None
+    """Simulated AMD and NVIDIA, if the root names them."""
 
     def __repr__(self) -> str:
         """Which machine, and nothing of its keys."""
         return f"DevPlatform(SIMULATED, ppid={self.ppid.hex()})"
 
     @classmethod
-    def create(cls, now: int, rng: pki.Random) -> Self:
+    def create(cls, now: int, rng: pki.Random, vendors: DevVendors | None = None) -> Self:
         """A new development root and one machine under it.
 
         Args:
             now: Unix time in seconds; certificates are valid for ten years from then.
             rng: source of randomness, for example `secrets.token_bytes`.
+            vendors: simulated AMD and NVIDIA that the root is to name.
         """
-        root = pki.make_ca(pki.ROOT_NAME, parent=None, path_length=1, now=now, years=_YEARS, rng=rng)
+        named = () if vendors is None else (encode_dev_roots(vendors.roots),)
+        root = pki.make_ca(
+            pki.ROOT_NAME,
+            parent=None,
+            path_length=1,
+            now=now,
+            years=_YEARS,
+            rng=rng,
+            extra=[x509.UnrecognizedExtension(EXTENSION, value) for value in named],
+        )
         ca = pki.make_ca(pki.PLATFORM_CA_NAME, parent=root, path_length=0, now=now, years=_YEARS, rng=rng)
         signer = pki.make_leaf(pki.TCB_SIGNER_NAME, parent=root, now=now, years=_YEARS, rng=rng)
         pck, ppid = _new_pck(ca, now, rng)
         key = pki.new_key(rng)
-        return cls(root=root, platform_ca=ca, pck=pck, tcb_signer=signer, attestation_key=key, ppid=ppid)
+        return cls(
+            root=root,
+            platform_ca=ca,
+            pck=pck,
+            tcb_signer=signer,
+            attestation_key=key,
+            ppid=ppid,
+            vendors=vendors,
+        )
 
     def sibling(self, now: int, rng: pki.Random) -> DevPlatform:
-        """Another machine under the same root: own PCK certificate, platform id and attestation key."""
+        """Another machine under the same root: own keys, platform id, chip and devices."""
         pck, ppid = _new_pck(self.platform_ca, now, rng)
-        return replace(self, pck=pck, ppid=ppid, attestation_key=pki.new_key(rng))
+        vendors = None if self.vendors is None else self.vendors.sibling(now, rng)
+        return replace(self, pck=pck, ppid=ppid, attestation_key=pki.new_key(rng), vendors=vendors)
 
     @property
     def root_der(self) -> bytes:
@@ -207,7 +231,13 @@ class DevPlatform:
             ConfigError: there is one already, or the directory cannot be written.
         """
         issuers = {name: getattr(self, name) for name in _ISSUERS}
-        write_platform(directory, issuers=issuers, attestation_key=self.attestation_key, ppid=self.ppid)
+        write_platform(
+            directory,
+            issuers=issuers,
+            attestation_key=self.attestation_key,
+            ppid=self.ppid,
+            vendors=self.vendors,
+        )
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -216,7 +246,7 @@ class DevPlatform:
         Raises:
             ConfigError: nothing there, or not a platform file.
         """
-        issuers, attestation_key, ppid = read_platform(directory, _ISSUERS)
+        issuers, attestation_key, ppid, vendors = read_platform(directory, _ISSUERS)
         return cls(
             root=issuers["root"],
             platform_ca=issuers["platform_ca"],
@@ -224,6 +254,7 @@ class DevPlatform:
             tcb_signer=issuers["tcb_signer"],
             attestation_key=attestation_key,
             ppid=ppid,
+            vendors=vendors,
         )
 
 

@@ -7,12 +7,14 @@ See docs/spec/gpu.md.
 
 from __future__ import annotations
 
+import copy
+import functools
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Final
+from typing import Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -90,7 +92,15 @@ class SimulatedDevice:
 class SimulatedNvidia:
     """The stand-in for NVIDIA: device root, manifest root, and responders below every issuer."""
 
-    def __init__(self, *, now: int, rng: Random, chip: str = "GH100") -> None:
+    def __init__(self, *, now: int, rng: Random, chip: str = "GH100", signed_at: int | None = None) -> None:
+        """The same `now` and `rng` give the same roots and devices.
+
+        Args:
+            now: Unix time in seconds; everything starts a day earlier.
+            rng: source of randomness; see `seeded_random`.
+            chip: name of the GPU.
+            signed_at: when the manifests were signed, Unix time: signers live two years; None: `now`.
+        """
         self._start = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
         self._rng = rng
         self.chip = chip
@@ -101,19 +111,34 @@ class SimulatedNvidia:
         self.rim_root = make_authority("SIMULATED CoRIM signing Root CA", None, start=self._start, rng=rng)
         level2 = self._authority(f"SIMULATED Reference Value {chip} CA", self.rim_root)
         level3 = self._authority(f"SIMULATED Reference Value L3 {chip}", level2)
-        end = self._start + timedelta(days=730)
-        signer = make_signer("SIMULATED RIM L4 Signer", level3, start=self._start, end=end, rng=rng)
+        signed = datetime.fromtimestamp(signed_at or now, UTC) - timedelta(days=1)
+        end = signed + timedelta(days=730)
+        signer = make_signer("SIMULATED RIM L4 Signer", level3, start=signed, end=end, rng=rng)
         self.rim_chain = (signer, level3, level2, self.rim_root)
         self._responders: dict[bytes, Signer] = {}
         self._fwid, self._switch_fwid = rng(48), rng(48)
         self._gpu_measurements = tuple(rng(48) for _ in range(GPU_BLOCKS))
         self._switch_measurements = tuple(rng(48) for _ in range(SWITCH_BLOCKS))
-        self.gpu_rims = tuple(
+
+    def drawing_from(self, rng: Random) -> Self:
+        """The same vendor with another source of randomness: devices of another machine."""
+        other = copy.copy(self)
+        other._rng = rng
+        return other
+
+    @functools.cached_property
+    def gpu_rims(self) -> tuple[bytes, ...]:
+        """Manifests of driver and VBIOS. Needs the extra ``gpu``."""
+        return tuple(
             self.rim(version, {index: (self._gpu_measurements[index],) for index in indices})
             for version, indices in ((DRIVER_VERSION, DRIVER_INDICES), (VBIOS_VERSION, VBIOS_INDICES))
         )
+
+    @functools.cached_property
+    def switch_rims(self) -> tuple[bytes, ...]:
+        """Manifest of the switches. Needs the extra ``gpu``."""
         values = {index: (value,) for index, value in enumerate(self._switch_measurements)}
-        self.switch_rims = (self.rim(SWITCH_VERSION, values, chip="LS10"),)
+        return (self.rim(SWITCH_VERSION, values, chip="LS10"),)
 
     def rim(self, version: str, values: Mapping[int, Sequence[bytes]], *, chip: str | None = None) -> bytes:
         """A manifest signed by this vendor: allowed 48-byte values by index."""

@@ -5,8 +5,10 @@ There is no hardware behind them and they protect nothing. See docs/spec/simulat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Final
 
 from cocoon.v1 import evidence_pb2
@@ -92,9 +94,14 @@ class SimulatedSnpAttester:
         *,
         config_hash: bytes,
         chip: SimulatedChip | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """A guest of `release`; `config_hash` (32 bytes) is put into HOST_DATA at launch."""
+        """A guest of `release`; `config_hash` (32 bytes) is put into HOST_DATA at launch.
+
+        Revocation lists are made for the time of `clock` (Unix time), by default that of `vendor`.
+        """
         self._vendor = vendor
+        self._clock = clock
         self._release = release
         self._host_data = exact_bytes(config_hash, 32, "config hash")
         self._chip = chip or vendor.chip()
@@ -142,8 +149,30 @@ class SimulatedSnpAttester:
             report=self._chip.report(fields),
             certificate=self._chip.certificate,
             issuer_chain=self._vendor.chain_pem,
-            crl=self._vendor.crl(),
+            crl=self._vendor.crl(now=None if self._clock is None else int(self._clock())),
         )
+
+
+def simulated_snp_release(
+    models: Sequence[bytes], *, gpus: int = 0, version: str | None = None
+) -> SnpRelease:
+    """Reference values of the simulated SEV-SNP guest.
+
+    They follow from the version of the code and from what a real guest's command line would name.
+
+    Args:
+        models: digests of the models, 32 bytes each, in order.
+        gpus: number of GPUs.
+        version: version string; None for the installed one.
+    """
+    text = metadata.version("cocoon-network") if version is None else version
+    named = "".join(f" model={model.hex()}" for model in models) + f" gpus={gpus}"
+    return SnpRelease(
+        name=f"SIMULATED {text}"[:127],
+        measurement=hashlib.sha384(f"cocoon/v1/simulated/snp/{text}{named}".encode()).digest(),
+        models=tuple(models),
+        gpus=gpus,
+    )
 
 
 def simulated_snp_rules(vendor: SimulatedAmd) -> SnpPolicy:

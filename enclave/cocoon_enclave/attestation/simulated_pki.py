@@ -82,14 +82,23 @@ def raw_public_key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def make_ca(
-    name: str, *, parent: Issuer | None, path_length: int, now: int, years: int, rng: Random
+    name: str,
+    *,
+    parent: Issuer | None,
+    path_length: int,
+    now: int,
+    years: int,
+    rng: Random,
+    extra: Sequence[x509.UnrecognizedExtension] = (),
 ) -> Issuer:
-    """A certificate authority below `parent`, or a self-signed root."""
+    """A certificate authority below `parent`, or a self-signed root; `extra` extensions are not critical."""
     key = new_key(rng)
     usage = _key_usage(ca=True)
     builder = _builder(name, key, parent, now=now, years=years, rng=rng)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
     builder = builder.add_extension(usage, critical=True)
+    for extension in extra:
+        builder = builder.add_extension(extension, critical=False)
     return _signed(builder, key, parent)
 
 

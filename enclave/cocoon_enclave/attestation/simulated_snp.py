@@ -149,19 +149,53 @@ class SimulatedChip:
         return sign_report(replace(fields, chip_id=self.chip_id).encode(), self.key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmdAuthorities:
+    """Keys and certificates of the stand-in for AMD."""
+
+    ark_key: rsa.RSAPrivateKey
+    ask_key: rsa.RSAPrivateKey
+    """Key of both intermediates."""
+    ark: x509.Certificate
+    ask: x509.Certificate
+    asvk: x509.Certificate
+
+    def __repr__(self) -> str:
+        """The root's name only: the keys are secret."""
+        return f"AmdAuthorities({self.ark.subject.rfc4514_string()!r})"
+
+
 class SimulatedAmd:
     """The stand-in for AMD: a root, an ASK, an ASVK, and certificates for chips under them."""
 
-    def __init__(self, *, product: Product = Product.GENOA, now: int, rng: Random) -> None:
+    def __init__(
+        self,
+        *,
+        product: Product = Product.GENOA,
+        now: int,
+        rng: Random,
+        authorities: AmdAuthorities | None = None,
+    ) -> None:
+        """New authorities at Unix time `now`, or those that were kept; certificates start at `now`."""
         self.product = product
         self._now = datetime.fromtimestamp(now, UTC)
         self._rng = rng
-        name = product.value.capitalize()
-        self._ark_key = rsa.generate_private_key(65537, RSA_BITS)
-        self.ark = self._authority(f"ARK-{name}", self._ark_key, None)
-        self._ask_key = rsa.generate_private_key(65537, RSA_BITS)
-        self.ask = self._authority(f"SEV-{name}", self._ask_key, self.ark)
-        self.asvk = self._authority(f"SEV-VLEK-{name}", self._ask_key, self.ark)
+        self.authorities = authorities or self._found()
+        self.ark, self.ask, self.asvk = self.authorities.ark, self.authorities.ask, self.authorities.asvk
+        self._ark_key, self._ask_key = self.authorities.ark_key, self.authorities.ask_key
+
+    def _found(self) -> AmdAuthorities:
+        name = self.product.value.capitalize()
+        ark_key = rsa.generate_private_key(65537, RSA_BITS)
+        ask_key = rsa.generate_private_key(65537, RSA_BITS)
+        ark = self._authority(f"ARK-{name}", ark_key, None, ark_key)
+        return AmdAuthorities(
+            ark_key=ark_key,
+            ask_key=ask_key,
+            ark=ark,
+            ask=self._authority(f"SEV-{name}", ask_key, ark, ark_key),
+            asvk=self._authority(f"SEV-VLEK-{name}", ask_key, ark, ark_key),
+        )
 
     @property
     def root(self) -> SnpRoot:
@@ -218,13 +252,17 @@ class SimulatedAmd:
         chip_id = identity.ljust(64, b"\x00")[:64] if kind is SigningKey.VCEK else bytes(64)
         return SimulatedChip(key=key, certificate=signed.public_bytes(Encoding.DER), chip_id=chip_id)
 
-    def crl(self, *, revoked: Sequence[int] = (), days: int = 30) -> bytes:
-        """A revocation list of the root in DER form; `revoked` are serial numbers."""
+    def crl(self, *, revoked: Sequence[int] = (), days: int = 30, now: int | None = None) -> bytes:
+        """A revocation list of the root in DER form; `revoked` are serial numbers.
+
+        It starts a day before Unix time `now`, by default the time of this object.
+        """
+        moment = self._now if now is None else datetime.fromtimestamp(now, UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.ark.subject)
-            .last_update(self._now - timedelta(days=1))
-            .next_update(self._now + timedelta(days=days))
+            .last_update(moment - timedelta(days=1))
+            .next_update(moment + timedelta(days=days))
         )
         for serial in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(serial)
@@ -233,7 +271,11 @@ class SimulatedAmd:
         return signed.public_bytes(Encoding.DER)
 
     def _authority(
-        self, name: str, key: rsa.RSAPrivateKey, parent: x509.Certificate | None
+        self,
+        name: str,
+        key: rsa.RSAPrivateKey,
+        parent: x509.Certificate | None,
+        signer: rsa.RSAPrivateKey,
     ) -> x509.Certificate:
         subject = _name(name)
         builder = (
@@ -247,7 +289,7 @@ class SimulatedAmd:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0 if parent else None), critical=True)
             .add_extension(_certificate_signing(), critical=True)
         )
-        return builder.sign(self._ark_key, hashes.SHA384(), rsa_padding=_PSS)
+        return builder.sign(signer, hashes.SHA384(), rsa_padding=_PSS)
 
 
 def _certificate_signing() -> x509.KeyUsage:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.types import parse_hex
 from cocoon_enclave.attestation.simulated_pki import Issuer
+from cocoon_enclave.attestation.simulated_vendors import DevVendors
 
 FILE_NAME: Final = "platform.json"
 FORMAT: Final = "cocoon-simulated-platform/1"
@@ -32,6 +33,7 @@ def write_platform(
     issuers: Mapping[str, Issuer],
     attestation_key: ec.EllipticCurvePrivateKey,
     ppid: bytes,
+    vendors: DevVendors | None = None,
 ) -> None:
     """Write keys and certificates to `directory`.
 
@@ -47,6 +49,8 @@ def write_platform(
             for name, issuer in issuers.items()
         },
     }
+    if vendors is not None:
+        document["vendors"] = vendors.to_dict()
     path = directory / FILE_NAME
     temporary = directory / f".{FILE_NAME}.{os.getpid()}"
     try:
@@ -68,8 +72,8 @@ def write_platform(
 
 def read_platform(
     directory: Path, names: tuple[str, ...]
-) -> tuple[dict[str, Issuer], ec.EllipticCurvePrivateKey, bytes]:
-    """Read what `write_platform` wrote: issuers by name, attestation key, PPID.
+) -> tuple[dict[str, Issuer], ec.EllipticCurvePrivateKey, bytes, DevVendors | None]:
+    """Read what `write_platform` wrote: issuers by name, attestation key, PPID, other vendors if there are any.
 
     Raises:
         ConfigError: nothing there, or not a platform file.
@@ -80,7 +84,9 @@ def read_platform(
         if document["format"] != FORMAT:
             raise ValueError("another format")
         issuers = {name: _issuer(document["issuers"][name]) for name in names}
-        return issuers, _key(document["attestation_key"]), parse_hex(document["ppid"], 16, "ppid")
+        vendors = DevVendors.from_dict(document["vendors"]) if "vendors" in document else None
+        key, ppid = _key(document["attestation_key"]), parse_hex(document["ppid"], 16, "ppid")
+        return issuers, key, ppid, vendors
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, MalformedError) as error:

@@ -18,14 +18,15 @@ from cocoon_attestation.evidence import Evidence, parse_evidence
 from cocoon_attestation.verified import VerifiedEnclave
 from cocoon_enclave.host.routes import ByQuote, Route, choose_route, quote_message
 from cocoon_enclave.host.rpc import call
-from cocoon_enclave.host.treasury import MessageFailedError, Treasury
 from cocoon_ton.chain import BlockId, ChainReader, TransactionInfo
+from cocoon_ton.errors import MessageFailedError
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import NodeState, parse_node
 from cocoon_ton.node_messages import NODE_MESSAGE_VALUE, attest_body
 from cocoon_ton.opcodes import EXIT_CODES
 from cocoon_ton.pck import newest_beacon, parse_pck
 from cocoon_ton.registry import RegistryState, parse_registry, policy_from_registry
+from cocoon_ton.treasury import Treasury
 
 RESULT_S: Final = 60.0
 """Longest wait for the registry's answer after the first message was executed, seconds."""
@@ -122,7 +123,8 @@ class Attestor:
                 host_service_pb2.PublishEvidenceRequest(beacon=beacon), timeout=_RPC_TIMEOUT_S
             )
         )
-        verified = appraise(
+        verified = await asyncio.to_thread(  # a board of GPUs takes a while
+            appraise,
             response.evidence,
             policy=policy_from_registry(registry, self._network.dev_root),
             challenge=beacon_challenge(block.seqno, block.root_hash),

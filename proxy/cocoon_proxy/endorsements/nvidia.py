@@ -174,7 +174,7 @@ class NvidiaEndorsements:
 
     def _check_manifest(self, data: bytes, now: int) -> Rim:
         parsed = parse_rim(data)
-        problem = rim_chain_problem(parsed, self._rim_roots, datetime.fromtimestamp(now, UTC))
+        problem = rim_chain_problem(parsed.chain, self._rim_roots, datetime.fromtimestamp(now, UTC))
         if problem is not None:
             raise RejectedError(f"manifest signer: {problem}")
         rim = verify_rim(parsed)
@@ -282,10 +282,9 @@ def _check_answer(data: bytes, link: Link, nonce: bytes, at: datetime) -> int:
     problem = response_problem(response, *link, nonce, at)
     if problem is not None and not problem.startswith("status "):
         raise RejectedError(problem)
-    end = response.next_update_utc
-    if end is None:
+    if response.end is None:
         raise RejectedError("the revocation answer has no end")
-    return int(end.timestamp())
+    return int(response.end.timestamp())
 
 
 def _versions(report: GpuReport, kind: DeviceKind) -> list[str]:

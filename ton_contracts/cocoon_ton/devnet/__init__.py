@@ -6,6 +6,7 @@ it. It is for development and tests only, and nothing in production imports it.
 
 from cocoon_ton.devnet.control import send_command
 from cocoon_ton.devnet.faults import Faults
+from cocoon_ton.devnet.genesis import GenesisAccount
 from cocoon_ton.devnet.network import Devnet
 
-__all__ = ["Devnet", "Faults", "send_command"]
+__all__ = ["Devnet", "Faults", "GenesisAccount", "send_command"]
