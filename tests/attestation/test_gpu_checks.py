@@ -334,8 +334,8 @@ def test_video_decoder_may_differ_while_it_is_off(machine: Machine) -> None:
 
 @pytest.mark.parametrize("change", [{"version": "590.13"}, {"chip": "GB100"}])
 def test_manifest_of_another_version_or_chip(machine: Machine, change: dict[str, str]) -> None:
-    version = change.pop("version", DRIVER_VERSION)
-    driver = rim(machine, version, *DRIVER_INDICES, **change)
+    other = {"version": DRIVER_VERSION, **change}
+    driver = rim(machine, other.pop("version"), *DRIVER_INDICES, **other)
     failed = machine.failed(with_rims(machine, driver, machine.vendor.gpu_rims[1]))
     assert failed == ["gpu.rim_version"]
 
