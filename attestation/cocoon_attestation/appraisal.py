@@ -114,7 +114,11 @@ def _check_challenge(evidence: Evidence, challenge: bytes, checks: CheckList) ->
         "challenge",
         own and beacon_fits,
         detail,
-        inputs=(("expected", challenge.hex()), ("evidence", evidence.challenge.hex())),
+        inputs=(
+            ("expected", challenge.hex()),
+            ("evidence", evidence.challenge.hex()),
+            *(() if evidence.beacon is None else (("beacon_preimage", evidence.beacon.preimage.hex()),)),
+        ),
     )
 
 
@@ -125,7 +129,11 @@ def _check_binding(evidence: Evidence, policy: Policy, now: int, checks: CheckLi
         "binding.seal_key",
         hmac.compare_digest(digest, binding.seal_key_hash),
         f"seal key has hash {digest.hex()[:16]}…, binding says {binding.seal_key_hash.hex()[:16]}…",
-        inputs=(("seal_key_sha256", digest.hex()), ("binding", binding.seal_key_hash.hex())),
+        inputs=(
+            ("preimage", evidence.seal_public_key.hex()),
+            ("seal_key_sha256", digest.hex()),
+            ("binding", binding.seal_key_hash.hex()),
+        ),
     )
     lifetime = binding.not_after - binding.not_before
     in_time = binding.not_before <= now + policy.clock_skew_s and now < binding.not_after

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from cocoon.v1 import evidence_pb2
-from cocoon_attestation.binding import KeyBinding, beacon_challenge, parse_key_binding
+from cocoon_attestation.binding import KeyBinding, beacon_challenge, beacon_preimage, parse_key_binding
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.rtmr3 import RuntimeEvent
 from cocoon_attestation.types import Digest32, digest32, exact_bytes
@@ -52,6 +52,11 @@ class Beacon:
     def challenge(self) -> Digest32:
         """The challenge that follows from the block."""
         return beacon_challenge(self.seqno, self.root_hash)
+
+    @property
+    def preimage(self) -> bytes:
+        """The bytes whose SHA-256 is `challenge`."""
+        return beacon_preimage(self.seqno, self.root_hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from rich.markup import escape
 
-from cocoon_cli.output import SIMULATED, ton
+from cocoon_cli.output import SIMULATED, moment, ton
 from cocoon_proxy import events as e
 
 
@@ -29,6 +29,11 @@ def describe(event: e.ClientEvent) -> str:
             return f"[dim]channel[/] {event.channel[:12]}… opened with {ton(event.deposit)}"
         case e.ChannelToppedUp():
             return f"[dim]channel[/] {event.channel[:12]}… topped up with {ton(event.amount)}"
+        case e.ChannelClosing():
+            return f"[yellow]channel[/] {event.channel[:12]}… is closing; its rest is free at {moment(event.close_at)}"
+        case e.ChannelClosed():
+            note = f", {ton(event.returned)} went back to the wallet" if event.returned else ""
+            return f"[dim]channel[/] {event.channel[:12]}… is closed{note}"
         case e.RequestSealed():
             return f"[dim]sealed[/] {event.size} bytes to {event.recipients} enclave(s), {event.suite}"
         case e.ReceiptVerified():

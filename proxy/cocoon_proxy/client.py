@@ -16,6 +16,8 @@ from typing import Self
 
 from cocoon_attestation.errors import CocoonError
 from cocoon_proxy.audit import export_bundle
+from cocoon_proxy.channel_view import ChannelViewer
+from cocoon_proxy.closing import Closing, Closure
 from cocoon_proxy.config import ClientConfig, PolicyOverrides
 from cocoon_proxy.discovery import Directory, NetworkView
 from cocoon_proxy.dispute import Assessment, dispute
@@ -33,16 +35,17 @@ from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import load_channel_keys
 from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
 from cocoon_proxy.link import NodeLink
-from cocoon_proxy.payments import Payments, Treasury
+from cocoon_proxy.payments import Payments
 from cocoon_proxy.pool import NodePool
 from cocoon_proxy.requests import CHAT_COMPLETIONS
 from cocoon_proxy.runner import Runner
 from cocoon_proxy.tasks import TaskScope
-from cocoon_proxy.treasury import Chain, open_treasury
+from cocoon_proxy.treasury import open_treasury
 from cocoon_proxy.values import Answer, ModelInfo
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.paths import home_dir
+from cocoon_ton.treasury import Chain, Treasury
 
 _MAX_MODEL_NODES = 16
 """Nodes that are dialled at most to list models."""
@@ -141,9 +144,13 @@ class AsyncClient:
         )
         if rules is not None and rules.unsafe:
             self._emit(UnsafeRules(reasons=rules.unsafe))
+        viewer = ChannelViewer(
+            chain=chain, clock=self._clock, timeout_s=self.config.payment.open_timeout_seconds
+        )
+        self._closing = Closing(viewer=viewer, treasury=wallet, ledger=self.ledger, emit=self._emit)
         self._payments = Payments(
             global_id=self.network.global_id,
-            chain=chain,
+            viewer=viewer,
             treasury=wallet,
             ledger=self.ledger,
             keys=load_channel_keys(directory / "channel.key"),
@@ -161,6 +168,7 @@ class AsyncClient:
             clock=self._clock,
             emit=self._emit,
         )
+        self._scope.spawn(self._closing.run(), "channels")
         stack.push_async_callback(self._scope.close)
         stack.callback(self._pool.close)
 
@@ -311,10 +319,10 @@ class AsyncClient:
         )
         if message is not None and send:
             before = (await self._chain.account(message.to)).last_tx_lt
-            await self._wallet.transfer(
-                f"{message.kind}:{row.id.hex()}:{before}",
+            await self._wallet.pay(
+                key=f"{message.kind}:{row.id.hex()}:{before}",
                 to=message.to,
-                amount=message.value,
+                value=message.value,
                 body=message.body,
             )
         return assessment, message.kind if message is not None else ""
@@ -327,13 +335,12 @@ class AsyncClient:
         """Add nanoton to a channel."""
         return await self._payments.top_up(channel, amount)
 
-    async def start_close(self, channel: bytes) -> int:
-        """Ask for the rest of a channel; returns the Unix time from which `finish_close` works."""
-        return await self._payments.start_close(channel)
+    async def close_channel(self, channel: bytes) -> Closure:
+        """Do the next step of taking a channel's rest back; call it again when `close_at` is over.
 
-    async def finish_close(self, channel: bytes) -> None:
-        """Take the rest of a channel."""
-        await self._payments.finish_close(channel)
+        A running client finishes by itself what was begun.
+        """
+        return await self._closing.advance(channel)
 
     def _emit(self, event: ClientEvent) -> None:
         if self.on_event is not None:

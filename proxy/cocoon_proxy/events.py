@@ -132,6 +132,26 @@ class ChannelToppedUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelClosing:
+    """A channel is being closed, by this client or by another user of its wallet: it pays no more requests."""
+
+    channel: str
+    node: str
+    close_at: int
+    """Unix time from which the rest is free; it is then taken by itself while a client runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelClosed:
+    """A channel is closed for good and its rest is in the wallet."""
+
+    channel: str
+    node: str
+    returned: int
+    """Nanoton that this client took just now; 0 if somebody else had it sent before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSealed:
     """A request was sealed; nothing else of it leaves the process."""
 
@@ -189,6 +209,8 @@ ClientEvent = (
     | EvidenceChecked
     | ChannelOpened
     | ChannelToppedUp
+    | ChannelClosing
+    | ChannelClosed
     | RequestSealed
     | FirstData
     | ReceiptVerified

@@ -7,12 +7,13 @@ evidence is in the report data of the CPU, and the measured software names the s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from datetime import UTC, datetime
 from typing import Final
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.appraisers.result import MeasuredGpus
-from cocoon_attestation.binding import gpu_nonce
+from cocoon_attestation.binding import gpu_nonce, gpu_nonce_preimage
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.evidence import Evidence
@@ -28,6 +29,9 @@ _KINDS: Final = {
     evidence_pb2.DEVICE_KIND_GPU: DeviceKind.GPU,
     evidence_pb2.DEVICE_KIND_SWITCH: DeviceKind.SWITCH,
 }
+
+_DEVICE: Final = 0x10
+"""Stands where a kind of TEE stands in the id of a machine."""
 
 _JOINED: Final = {
     FeatureFlag.SINGLE: Joined.ALONE,
@@ -72,6 +76,7 @@ def _device_claims(device: DeviceClaims) -> dict[str, object]:
         "kind": device.kind.value,
         "chip": device.chip,
         "serial": device.serial,
+        "platform_id": device_id(device.serial).hex(),
         "driver": device.driver_version,
         "vbios": device.vbios_version,
         "project": device.project,
@@ -108,6 +113,7 @@ def _verify(
         "gpu.allowed",
         rules is not None,
         f"{len(evidence.devices)} devices; the policy {'has rules for' if rules else 'allows no'} GPUs",
+        inputs=(("nonce_preimage", gpu_nonce_preimage(evidence.binding.hash, evidence.challenge).hex()),),
     )
     if rules is None:
         return None
@@ -129,7 +135,34 @@ def _verify(
         datetime.fromtimestamp(now, UTC),
     )
     checks.extend(found)
+    _check_devices(claims, policy, checks)
     return claims
+
+
+def device_id(serial: str) -> bytes:
+    """The id of a device in deny lists of platforms: H("cocoon/v1/platform" ‖ 0x10 ‖ serial number).
+
+    `serial` is the one of the device certificate, lower-case hex without leading zeros, hashed as text.
+    """
+    return hashlib.sha256(_device_preimage(serial)).digest()
+
+
+def _device_preimage(serial: str) -> bytes:
+    return b"cocoon/v1/platform" + bytes([_DEVICE]) + serial.encode("ascii")
+
+
+def _check_devices(claims: GpuClaims, policy: Policy, checks: CheckList) -> None:
+    """A registry denies GPUs and switches by the same list as machines."""
+    denied = [d.serial for d in claims.devices if device_id(d.serial) in policy.denied_platforms]
+    checks.record(
+        "policy.device",
+        not denied,
+        f"device {denied[0]} is denied" if denied else f"{len(claims.devices)} devices, none denied",
+        inputs=tuple(
+            (f"preimage {index}", _device_preimage(device.serial).hex())
+            for index, device in enumerate(claims.devices)
+        ),
+    )
 
 
 def _with_count(rules: GpuPolicy, count: int | None) -> GpuPolicy:

@@ -55,15 +55,10 @@ class Chain:
         self.on_work: Callable[[], None] = lambda: None
         self._clock = clock
         self._random = random
-        self._external: deque[Cell] = deque()
-        self._states: OrderedDict[tuple[int, int], Cell] = OrderedDict()
-        self._full: OrderedDict[bytes, Cell] = OrderedDict()
-        self._prev: dict[int, PrevBlocks] = {}
         self._key: Block | None = None
-        self._offset = int(store.get_meta("time_offset") or b"0")
         if store.head(MASTERCHAIN) is None:
             self._make_genesis(genesis)
-        self._open()
+        self.reload()
 
     # ---- opening
 
@@ -80,7 +75,13 @@ class Chain:
         master = blocks.zero_block(MASTERCHAIN, master_cell, 0)
         self.store.commit(Commit(seqno=0, blocks=(shard, master), changed=entries, account_bocs=bocs))
 
-    def _open(self) -> None:
+    def reload(self) -> None:
+        """Read the newest state from the store, as after a restart. Messages that waited are lost."""
+        self._external: deque[Cell] = deque()
+        self._states: OrderedDict[tuple[int, int], Cell] = OrderedDict()
+        self._full: OrderedDict[bytes, Cell] = OrderedDict()
+        self._prev: dict[int, PrevBlocks] = {}
+        self._offset = int(self.store.get_meta("time_offset") or b"0")
         self.shard = self._require(BASECHAIN, None)
         self.master = self._require(MASTERCHAIN, None)
         self.zero = self._require(MASTERCHAIN, 0)
@@ -114,6 +115,18 @@ class Chain:
         for number in range(complete << COLLAPSE_LEVEL, seqno):
             tree, _ = tree.append(self._require(MASTERCHAIN, number))
         return tree
+
+    def fork(self, store: Store) -> Chain:
+        """A chain in `store` (empty) with this one's past and validator, and from now on blocks of its own."""
+        self.store.copy_into(store)
+        return Chain(
+            store,
+            identity=self.identity,
+            config=self.config,
+            genesis={},
+            clock=self._clock,
+            random=self._random,
+        )
 
     # ---- time
 
