@@ -11,7 +11,7 @@ TOOLS := ton_contracts/node_modules/.package-lock.json
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo test lint format proto proto-check contracts contracts-check conformance fuzz flips mutation model benchmark clean
+.PHONY: help setup demo test lint format proto proto-check contracts contracts-check conformance crash fuzz flips mutation model benchmark clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ contracts-check: $(TOOLS)
 
 conformance: $(VENV)/.installed ## judge every shared sample of vendor evidence, as a table
 	@$(PY) tests/conformance/run.py
+
+crash: setup ## kill -9 at every step of every process, and add up the books (ARGS="--only client/" for a part)
+	@$(PY) tests/network/crash_run.py $(ARGS)
 
 fuzz: setup ## coverage-guided fuzzing of every parser (ARGS="--seconds 3600" for the long run)
 	@$(PY) -m pip install --quiet --disable-pip-version-check 'atheris==3.0.0'

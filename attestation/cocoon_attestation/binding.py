@@ -136,10 +136,18 @@ def report_data(binding_hash: bytes, gpu_digest: bytes, challenge: bytes) -> byt
     Raises:
         MalformedError: an argument is not 32 bytes.
     """
-    binding_hash = digest32(binding_hash, "binding hash")
-    gpu_digest = digest32(gpu_digest, "gpu digest")
-    head = hashlib.sha256(b"cocoon/v1/report-data" + binding_hash + gpu_digest).digest()
+    head = hashlib.sha256(report_data_preimage(binding_hash, gpu_digest)).digest()
     return head + digest32(challenge, "challenge")
+
+
+def report_data_preimage(binding_hash: bytes, gpu_digest: bytes) -> bytes:
+    """The bytes whose SHA-256 is the first half of the report data.
+
+    Raises:
+        MalformedError: an argument is not 32 bytes.
+    """
+    binding_hash = digest32(binding_hash, "binding hash")
+    return b"cocoon/v1/report-data" + binding_hash + digest32(gpu_digest, "gpu digest")
 
 
 def gpu_nonce(binding_hash: bytes, challenge: bytes) -> Digest32:
@@ -148,8 +156,13 @@ def gpu_nonce(binding_hash: bytes, challenge: bytes) -> Digest32:
     Raises:
         MalformedError: an argument is not 32 bytes.
     """
+    return Digest32(hashlib.sha256(gpu_nonce_preimage(binding_hash, challenge)).digest())
+
+
+def gpu_nonce_preimage(binding_hash: bytes, challenge: bytes) -> bytes:
+    """The bytes whose SHA-256 is the nonce of every GPU; raises as `gpu_nonce`."""
     message = digest32(binding_hash, "binding hash") + digest32(challenge, "challenge")
-    return Digest32(hashlib.sha256(b"cocoon/v1/gpu-nonce" + message).digest())
+    return b"cocoon/v1/gpu-nonce" + message
 
 
 def gpu_digest(evidence: Sequence[bytes]) -> Digest32:
@@ -157,13 +170,15 @@ def gpu_digest(evidence: Sequence[bytes]) -> Digest32:
 
     Each element is prefixed with its length as u32, so no two lists have the same digest.
     """
-    if not evidence:
-        return ZERO_DIGEST
-    state = hashlib.sha256(b"cocoon/v1/gpu")
-    for item in evidence:
-        state.update(uint(len(item), 32, "gpu evidence length").to_bytes(4))
-        state.update(item)
-    return Digest32(state.digest())
+    return Digest32(hashlib.sha256(gpu_preimage(evidence)).digest()) if evidence else ZERO_DIGEST
+
+
+def gpu_preimage(evidence: Sequence[bytes]) -> bytes:
+    """The bytes whose SHA-256 is `gpu_digest` of one or more devices."""
+    lengths = [uint(len(item), 32, "gpu evidence length").to_bytes(4) for item in evidence]
+    return b"cocoon/v1/gpu" + b"".join(
+        length + item for length, item in zip(lengths, evidence, strict=True)
+    )
 
 
 def beacon_challenge(seqno: int, root_hash: bytes) -> Digest32:
@@ -172,5 +187,10 @@ def beacon_challenge(seqno: int, root_hash: bytes) -> Digest32:
     Raises:
         MalformedError: `seqno` is no u32, or `root_hash` is not 32 bytes.
     """
+    return Digest32(hashlib.sha256(beacon_preimage(seqno, root_hash)).digest())
+
+
+def beacon_preimage(seqno: int, root_hash: bytes) -> bytes:
+    """The bytes whose SHA-256 is the challenge of a block; raises as `beacon_challenge`."""
     message = uint(seqno, 32, "seqno").to_bytes(4) + digest32(root_hash, "root hash")
-    return Digest32(hashlib.sha256(b"cocoon/v1/beacon" + message).digest())
+    return b"cocoon/v1/beacon" + message

@@ -54,11 +54,16 @@ class Cell:
         depth = max((ref.depth for ref in self.refs), default=-1) + 1
         if depth > MAX_DEPTH:
             raise MalformedError("cell: tree too deep")
-        representation = [_descriptors(self), _completed(self)]
-        representation += [ref.depth.to_bytes(2) for ref in self.refs]
-        representation += [ref.hash for ref in self.refs]
         object.__setattr__(self, "depth", depth)
-        object.__setattr__(self, "hash", hashlib.sha256(b"".join(representation)).digest())
+        object.__setattr__(self, "hash", hashlib.sha256(self.representation).digest())
+
+    @property
+    def representation(self) -> bytes:
+        """The bytes that are hashed: descriptors, completed data, depths and hashes of the references."""
+        parts = [_descriptors(self), _completed(self)]
+        parts += [ref.depth.to_bytes(2) for ref in self.refs]
+        parts += [ref.hash for ref in self.refs]
+        return b"".join(parts)
 
     def __eq__(self, other: object) -> bool:
         return self.hash == other.hash if isinstance(other, Cell) else NotImplemented

@@ -49,6 +49,7 @@ CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *_of("sgx", "attestation_key platform report_data"),
             *_of("snp", "key_kind hwid csp chip report_data paravisor"),
             *_of("gpu", "serial nonce distinct"),
+            *_of("policy", "device"),
         ),
         _HARDWARE: (
             "tee.kind",
@@ -98,7 +99,7 @@ FORGERY: Final = frozenset(
 )
 """Checks whose failure means that cryptographic validation failed."""
 _CLAIM_OF: Final = {check: claim for claim, checks in CLAIMS.items() for check in checks}
-_DEVICES: Final = frozenset({"gpu", "release.gpu", "rtmr3.gpu", "rtmr3.gpu_mode"})
+_DEVICES: Final = frozenset({"gpu", "policy.device", "release.gpu", "rtmr3.gpu", "rtmr3.gpu_mode"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,9 +154,9 @@ class ClientRules:
         return hashlib.sha256(b"cocoon/v1/policy-language" + text.encode("ascii")).digest()
 
     @property
-    def unsafe(self) -> bool:
-        """True if some rule checks nothing."""
-        return any(isinstance(rule, UnsafeNoOp) for rule in _walk(self.rules, 1))
+    def unsafe(self) -> tuple[str, ...]:
+        """The reason of every rule that checks nothing; whoever uses the rules shows them."""
+        return tuple(rule.reason for rule in _walk(self.rules, 1) if isinstance(rule, UnsafeNoOp))
 
     def to_dict(self) -> dict[str, object]:
         """The tree as a JSON-ready object."""
@@ -170,21 +170,23 @@ class ClientRules:
         return checks
 
     def require(self, enclave: VerifiedEnclave) -> CheckList:
-        """Like `evaluate`, for an enclave that must pass.
+        """Like `evaluate`, for an enclave that must pass; returns the checks of the rules.
 
         Raises:
-            EvidenceRejectedError: a rule does not hold; `checks` has all of them.
+            EvidenceRejectedError: a rule does not hold; `checks` has those of the appraisal and then all of
+                the rules.
         """
-        checks = self.evaluate(enclave)
-        if not checks.accepted:
-            first = checks.failed[0]
+        found = self.evaluate(enclave)
+        if not found.accepted:
+            first = found.failed[0]
+            checks = CheckList([*enclave.checks, *found])
             raise EvidenceRejectedError(
                 f"refused by the client's own rules: {first.id}: {first.detail}",
                 checks=checks,
                 hint="the network accepts this enclave; your rules file does not",
                 details={"failed": [check.id for check in checks.failed], "rules": self.digest.hex()},
             )
-        return checks
+        return found
 
 
 def _flat(finding: Finding) -> Iterator[Finding]:

@@ -48,8 +48,17 @@ def rules_from_toml(text: str) -> ClientRules:
     require_keys("client rules", document, known=_KEYS, required=_KEYS)
     if typed("version", document["version"], int) != LANGUAGE_VERSION:
         raise ConfigError(f"client rules: version {LANGUAGE_VERSION} expected")
+    return rules_from_value(document["rules"])
+
+
+def rules_from_value(value: object) -> ClientRules:
+    """Read client rules from the value of ``rules``, which may stand in another TOML file.
+
+    Raises:
+        ConfigError: an unknown rule, an empty list or combinator, or a value of the wrong form.
+    """
     try:
-        return ClientRules(rules=AllOf(*_rules(document["rules"], "rules", 1)))
+        return ClientRules(rules=AllOf(*_rules(value, "rules", 1)))
     except MalformedError as error:
         raise ConfigError(f"client rules: {error}") from error
 

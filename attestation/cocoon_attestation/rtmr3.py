@@ -33,9 +33,14 @@ class RuntimeEvent:
     payload: bytes
 
     @property
+    def preimage(self) -> bytes:
+        """name ‖ 0x00 ‖ payload."""
+        return self.name.encode("ascii") + b"\0" + self.payload
+
+    @property
     def digest(self) -> bytes:
         """SHA-384(name ‖ 0x00 ‖ payload), 48 bytes."""
-        return hashlib.sha384(self.name.encode("ascii") + b"\0" + self.payload).digest()
+        return hashlib.sha384(self.preimage).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,11 @@ def check_runtime_log(
         "rtmr3.replay",
         hmac.compare_digest(replayed, register),
         f"{len(events)} events lead to {replayed.hex()[:16]}…, the quote says {register.hex()[:16]}…",
-        inputs=(("replayed", replayed.hex()), ("quoted", register.hex())),
+        inputs=(
+            *((f"preimage {index}", event.preimage.hex()) for index, event in enumerate(events)),
+            ("replayed", replayed.hex()),
+            ("quoted", register.hex()),
+        ),
     )
     try:
         log = parse_runtime_log(events)
@@ -127,6 +136,6 @@ def check_runtime_log(
         "rtmr3.models",
         not foreign,
         f"model {foreign[0]} is not allowed" if foreign else f"{len(log.models)} models, all allowed",
-        inputs=tuple(("model", model.hex()) for model in log.models),
+        inputs=tuple((f"model {index}", model.hex()) for index, model in enumerate(log.models)),
     )
     return log

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cocoon_attestation.checks import CheckList, Verdict
 from cocoon_attestation.errors import ConfigError, MalformedError, UnavailableError
-from cocoon_cli.output import MARKS, SIMULATED, check_line, checks_json, out, print_json
+from cocoon_cli.output import MARKS, SIMULATED, check_line, checks_json, explained_json, out, print_json
 from cocoon_ton.address import raw_address
 from cocoon_ton.errors import ChainProofError
 from cocoon_ton.network import NetworkConfig, load_network
@@ -130,7 +130,7 @@ def show_report(report: Report, *, as_json: bool, explain: bool) -> None:
     if as_json:
         document = report.to_dict()
         if explain:
-            document["inputs"] = {c.id: dict(c.inputs) for c in report.checks if c.inputs}
+            document["checks"] = explained_json(report.checks)
         print_json(document)
     else:
         _print_report(report, explain=explain)

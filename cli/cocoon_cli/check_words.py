@@ -11,12 +11,20 @@ from typing import Final
 
 _CLIENT: Final = "docs/spec/client.md"
 _BUNDLE: Final = "docs/spec/bundle.md"
+_RULES: Final = "docs/spec/policy-language.md"
+_RELEASES: Final = "docs/spec/releases.md"
 
 _WORDS: Final = (
     (
         "tls.spki",
         _CLIENT,
         "The key at the end of the TLS connection is the one in the appraised key binding.",
+    ),
+    (
+        "endorsements.rollback",
+        _CLIENT,
+        "No statement or firmware version that the appraisal rests on is older than what this client has seen: "
+        "evaluation numbers, issue dates and revocation lists, TCB of a chip, firmware of a GPU.",
     ),
     (
         "receipt.signature",
@@ -60,6 +68,39 @@ _WORDS: Final = (
     ),
     ("receipt.time", _CLIENT, "The receipt was issued between the request and now."),
     ("receipt.anchor", _CLIENT, "The receipt promises an anchor on chain within 24 hours."),
+    ("client.any_of", _RULES, "Your own rules: at least one of these alternatives holds."),
+    ("client.unsafe_no_op", _RULES, "UNSAFE: your own rules contain one that checks nothing."),
+    ("client.tee_is", _RULES, "Your own rule: the TEE is of a listed kind."),
+    ("client.simulated_is", _RULES, "Your own rule: the evidence is simulated, or is not."),
+    ("client.platform_in", _RULES, "Your own rule: the platform id is listed."),
+    ("client.platform_not_in", _RULES, "Your own rule: the platform id is not listed."),
+    ("client.release_in", _RULES, "Your own rule: the measured release is listed."),
+    ("client.model_in", _RULES, "Your own rule: every loaded model is listed."),
+    ("client.node_in", _RULES, "Your own rule: the node contract is listed."),
+    ("client.config_in", _RULES, "Your own rule: the measured configuration is listed."),
+    (
+        "client.tcb_evaluation_at_least",
+        _RULES,
+        "Your own rule: the evaluation numbers of TCB info and QE identity are at least this (TDX only).",
+    ),
+    ("client.tcb_status_in", _RULES, "Your own rule: the TCB status is listed (TDX only)."),
+    (
+        "client.tcb_not_tolerated",
+        _RULES,
+        "Your own rule: the platform is up to date, without grace or an allow-list (TDX only).",
+    ),
+    (
+        "client.advisory_not_in",
+        _RULES,
+        "Your own rule: no listed advisory concerns the platform (TDX only).",
+    ),
+    ("client.gpu_serial_in", _RULES, "Your own rule: there is a GPU, and all of them are listed."),
+    ("client.gpu_serial_not_in", _RULES, "Your own rule: no GPU and no switch is listed."),
+    ("client.gpu_count_at_least", _RULES, "Your own rule: at least so many GPUs are attested."),
+    ("client.nvlink_encrypted", _RULES, "Your own rule: no plain NVLink between several GPUs."),
+    ("release.signatures", _RELEASES, "Enough different reviewers signed the release document."),
+    ("release.validity", _RELEASES, "The release document is issued and has not ended."),
+    ("release.registry", _RELEASES, "The registry names the release of the document."),
     (
         "chain.proof",
         "docs/spec/ledger-client.md#proof-document",

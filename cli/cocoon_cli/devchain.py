@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytoniq_core import Address
+from pytoniq_core import Address, Cell
 
-from cocoon_attestation.errors import ConfigError, UnavailableError
+from cocoon_attestation.errors import ConfigError, PaymentError, UnavailableError
 from cocoon_ton.address import raw_address
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import RegistryParameters
+from cocoon_ton.treasury import Payment, WalletTreasury
 from cocoon_ton.wallet import faucet_wallet
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 NANO = 10**9
 
 
-def parameters(treasury: Address) -> RegistryParameters:
+def parameters(treasury: Address, *, close_delay: int) -> RegistryParameters:
     """Parameters of a development registry: a real network has days where this has seconds."""
     return RegistryParameters(
         min_stake=10 * NANO,
         anchor_within=3600,
         challenge_window=86_400,
         response_window=3600,
-        close_delay=60,
+        close_delay=close_delay,
         price_delay=60,
         max_nodes=100,
         timelock=5,
@@ -52,10 +53,10 @@ async def deploy_registry(
     release: AnyRelease,
     model: FetchedModel,
     genesis_file: Path,
+    close_delay: int = 60,
 ) -> str:
     """Deploy the registry with its first release and model; its raw address. Idempotent by `genesis_file`."""
     from cocoon_enclave.attestation.simulated import EVALUATION_NUMBER
-    from cocoon_enclave.host.treasury import open_treasury
     from cocoon_ton.registry import RegistryPolicy
     from cocoon_ton.registry_messages import RegistryGenesis, top_up_body
 
@@ -77,7 +78,7 @@ async def deploy_registry(
     genesis = RegistryGenesis(
         global_id=network.global_id,
         governance=faucet.address,
-        parameters=parameters(faucet.address),
+        parameters=parameters(faucet.address, close_delay=close_delay),
         policy=RegistryPolicy(
             tee_kinds=frozenset({release.tee}),
             min_tcb_evaluation=EVALUATION_NUMBER,
@@ -90,36 +91,25 @@ async def deploy_registry(
     address = genesis.address
     async with LiteChain(network) as chain:
         if not (await chain.account(address)).active:
-            async with open_treasury(outbox, faucet, chain) as treasury:
-                await treasury.pay(
-                    key=f"registry:{raw_address(address)}",
-                    to=address,
-                    value=5 * NANO,
-                    body=top_up_body(),
-                    state_init=genesis.state_init,
-                )
+            await WalletTreasury(faucet, outbox=outbox, chain=chain).pay(
+                key=f"registry:{raw_address(address)}",
+                to=address,
+                value=5 * NANO,
+                body=top_up_body(),
+                state_init=genesis.state_init,
+            )
     return raw_address(address)
 
 
 async def fund(network: NetworkConfig, outbox: Path, to: Address, amount: int, *, key: str) -> None:
     """Send `amount` nanoton from the faucet, once per key."""
-    from cocoon_enclave.host.treasury import open_treasury
-    from cocoon_ton.messages import Transfer
-    from cocoon_ton.outbox import TransferOperation
-
-    async with (
-        LiteChain(network) as chain,
-        open_treasury(outbox, faucet_wallet(network), chain) as treasury,
-    ):
+    async with LiteChain(network) as chain:
+        treasury = WalletTreasury(faucet_wallet(network), outbox=outbox, chain=chain)
         # Not bounceable: the receiver's wallet does not exist before it is funded.
-        transfer = Transfer(destination=to, amount=amount, bounce=False)
-        treasury.outbox.enqueue(key, TransferOperation(transfer=transfer))
-        await treasury.outbox.wait(key, within=60)
-        deadline = time.monotonic() + 30
-        while not (await chain.account(to)).exists:
-            if time.monotonic() > deadline:
-                raise UnavailableError("the faucet's gift did not arrive")
-            await asyncio.sleep(0.2)
+        gift = Payment(key=key, to=to, value=amount, body=Cell.empty(), bounce=False)
+        (found,) = await treasury.pay_all([gift])
+    if isinstance(found, PaymentError):
+        raise found
 
 
 async def wait_attested(network: NetworkConfig, *, within: float, alive: Callable[[], None]) -> str:

@@ -24,6 +24,7 @@ from cocoon_ton.address import friendly_address
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import load_network
 from cocoon_ton.paths import home_dir
+from cocoon_ton.treasury import WalletTreasury
 
 if TYPE_CHECKING:
     from cocoon_enclave.host.agent import HostAgent
@@ -38,6 +39,10 @@ _CONFIG = click.option(
     default=None,
     help="host.toml [default: that of the local development network].",
 )
+
+
+_RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 3000))
+"""The enclave is on this machine; after a restart it is waiting, and so are its clients."""
 
 
 @click.group()
@@ -124,20 +129,18 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
 
     from cocoon.v1 import attestation_service_pb2_grpc, host_service_pb2_grpc
     from cocoon_enclave.host.agent import HostAgent
-    from cocoon_enclave.host.treasury import open_treasury
 
     network = load_network(config.network)
     wallet = _wallet(config, network.global_id)
     async with (
         LiteChain(network) as chain,
-        open_treasury(config.state / "outbox.sqlite3", wallet, chain) as treasury,
-        grpc.aio.insecure_channel(config.host_service) as channel,
+        grpc.aio.insecure_channel(config.host_service, _RECONNECT) as channel,
     ):
         yield HostAgent(
             config,
             network,
             chain=chain,
-            treasury=treasury,
+            treasury=WalletTreasury(wallet, outbox=config.state / "outbox.sqlite3", chain=chain),
             enclave=host_service_pb2_grpc.HostServiceStub(channel),
             records=attestation_service_pb2_grpc.AttestationServiceStub(channel),
             clock=time.time,
@@ -146,7 +149,6 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
 
 async def _owner_message(config: HostConfig, what: str) -> NodeState:
     """Send one message of the owner to the node and return the node's state after it."""
-    from cocoon_enclave.host.treasury import open_treasury
     from cocoon_enclave.host.views import node_state
     from cocoon_ton.node import NodeIdentity
     from cocoon_ton.node_messages import NODE_MESSAGE_VALUE, unbond_body, withdraw_body
@@ -160,10 +162,8 @@ async def _owner_message(config: HostConfig, what: str) -> NodeState:
         salt=config.salt,
     )
     body = {"unbond": unbond_body, "withdraw": withdraw_body}[what]()
-    async with (
-        LiteChain(network) as chain,
-        open_treasury(config.state / "outbox.sqlite3", wallet, chain) as treasury,
-    ):
+    async with LiteChain(network) as chain:
+        treasury = WalletTreasury(wallet, outbox=config.state / "outbox.sqlite3", chain=chain)
         before = await chain.account(identity.address)
         if node_state(before) is None:
             raise ConfigError("the node is not deployed")

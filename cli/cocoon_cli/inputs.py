@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
 from cocoon_attestation.errors import ConfigError, MalformedError
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+
 
 def parse_time(text: str | None) -> int:
-    """Unix seconds from ISO 8601 (with zone) or a number; None is now.
+    """Unix seconds from ISO 8601 (with zone; a date alone is its start in UTC) or a number; None is now.
 
     Raises:
         click.UsageError: not a time, or one without a zone.
@@ -22,7 +26,7 @@ def parse_time(text: str | None) -> int:
     if text.isdecimal() and len(text) <= 11:
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
     except ValueError as error:
         raise click.UsageError(f"not a time: {text!r}") from error
     if moment.tzinfo is None:
@@ -31,15 +35,15 @@ def parse_time(text: str | None) -> int:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file; ``-`` is standard input.
 
     Raises:
         click.UsageError: it cannot be read.
         MalformedError: it is larger than `limit` bytes.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        with click.open_file(str(path), "rb") as file:
+            data: bytes = file.read(limit + 1)
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > limit:
@@ -61,13 +65,13 @@ def read_text(path: Path, limit: int = 1 << 20) -> str:
 
 
 def read_hex(text: str, size: int, what: str) -> bytes:
-    """Exactly `size` bytes from hex.
+    """Exactly `size` bytes from hex, with or without ``0x``.
 
     Raises:
         click.UsageError: anything else.
     """
     try:
-        value = bytes.fromhex(text)
+        value = bytes.fromhex(text.removeprefix("0x"))
     except ValueError as error:
         raise click.UsageError(f"{what}: hex digits are needed") from error
     if len(value) != size:

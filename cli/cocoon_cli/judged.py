@@ -13,7 +13,7 @@ import click
 from cocoon_attestation.errors import MalformedError, UnsupportedError
 from cocoon_cli.inputs import parse_time
 from cocoon_cli.options import common_options
-from cocoon_cli.output import check_line, checks_json, console, out, print_json
+from cocoon_cli.output import check_line, console, explained_json, out, print_json
 
 if TYPE_CHECKING:
     from cocoon_attestation.ear import Result
@@ -90,10 +90,7 @@ def _show(outcome: Outcome, *, as_json: bool, explain: bool) -> None:
     if as_json:
         document = outcome.to_dict()
         if explain:
-            document["checks"] = [
-                {**shown, "spec": check.spec, "inputs": dict(check.inputs)}
-                for shown, check in zip(checks_json(outcome.checks), outcome.checks, strict=True)
-            ]
+            document["checks"] = explained_json(outcome.checks)
         print_json(document)
         return
     from rich.markup import escape

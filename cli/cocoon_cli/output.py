@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ def print_error(error: Mapping[str, object], *, as_json: bool, checks: CheckList
     if checks is not None:
         for check in checks.failed:
             talk.print(check_line(check))
+    details = error.get("details")
+    if isinstance(details, Mapping) and details.get("log_tail"):
+        for line in str(details["log_tail"]).splitlines():
+            talk.print(f"[dim]  | {escape(line)}[/]")
     if error.get("hint"):
         talk.print(f"[dim]hint:[/] {escape(str(error['hint']))}")
 
@@ -76,12 +81,22 @@ def checks_json(checks: Iterable[Check]) -> list[dict[str, object]]:
     return [check.to_dict() for check in checks]
 
 
+def explained_json(checks: Iterable[Check]) -> list[dict[str, object]]:
+    """Checks as JSON with the section of the specification and the exact inputs."""
+    return [{**check.to_dict(), "spec": check.spec, "inputs": dict(check.inputs)} for check in checks]
+
+
 def ton(nanoton: int) -> str:
     """An amount for people: TON with up to nine decimals."""
     sign = "-" if nanoton < 0 else ""
     whole, part = divmod(abs(nanoton), 10**9)
     digits = f"{part:09d}".rstrip("0")
     return f"{sign}{whole}.{digits} TON" if digits else f"{sign}{whole} TON"
+
+
+def moment(when: int) -> str:
+    """A Unix time for people: local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cocoon_attestation.errors import MalformedError
 from cocoon_cli.inputs import read_file, read_hex, read_text
 from cocoon_cli.judged import AT, EAR, judged
 
@@ -100,9 +101,9 @@ def quote(
     from cocoon_attestation.vendor.quote import QuoteOptions, verify_raw_quote
 
     options = QuoteOptions(
-        root=None if root_file is None else read_file(root_file, 64 << 10),
+        root=None if root_file is None else _certificate(root_file),
         report_data=_optional_hex(report_data, 64, "--report-data"),
-        mrtd=None if mrtd is None else read_hex(mrtd, 32 if len(mrtd) == 64 else 48, "--mrtd"),
+        mrtd=None if mrtd is None else read_hex(mrtd, _measurement_size(mrtd), "--mrtd"),
         min_tcb_evaluation=min_tcb_eval,
         statuses=frozenset(statuses),
         grace_s=None if grace_days is None else grace_days * 86_400,
@@ -117,7 +118,7 @@ def quote(
 
 @click.command()
 @click.argument("file", type=_FILE)
-@click.option("--cert", "cert_file", type=_FILE, required=True, help="VCEK or VLEK, DER.")
+@click.option("--cert", "cert_file", type=_FILE, required=True, help="VCEK or VLEK, DER or PEM.")
 @click.option("--chain", "chain_file", type=_FILE, help="Its issuers, PEM [default: AMD's published ones].")
 @click.option("--crl", "crl_file", type=_FILE, help="Revocation list of the product, DER or PEM.")
 @AT
@@ -220,6 +221,23 @@ def _policy(path: Path | None) -> Policy | None:
     from cocoon_attestation.policy_toml import policy_from_toml
 
     return policy_from_toml(read_text(path))
+
+
+def _certificate(path: Path) -> bytes:
+    """A certificate in DER form; PEM is converted."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    data = read_file(path, 64 << 10)
+    load = x509.load_pem_x509_certificate if data.startswith(b"-----") else x509.load_der_x509_certificate
+    try:
+        return load(data).public_bytes(Encoding.DER)
+    except ValueError as error:
+        raise MalformedError(f"{path} is not a certificate") from error
+
+
+def _measurement_size(text: str) -> int:
+    return 32 if len(text.removeprefix("0x")) == 64 else 48
 
 
 def _optional_hex(text: str | None, size: int, what: str) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import click
@@ -12,7 +11,8 @@ from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_cli.clients import client_home, open_client, open_ledger, run
 from cocoon_cli.events import describe
 from cocoon_cli.options import common_options, network_option
-from cocoon_cli.output import console, out, print_json, table, ton
+from cocoon_cli.output import console, moment, out, print_json, table, ton
+from cocoon_proxy.closing import Closure
 from cocoon_proxy.events import ClientEvent, EventHandler
 from cocoon_ton.amounts import parse_ton
 from cocoon_ton.chain import LiteChain
@@ -141,29 +141,24 @@ def top_up(channel: str, amount: str, yes: bool, network: str, as_json: bool) ->
 
 @wallet.command()
 @click.argument("channel")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @network_option
 @common_options
-def close(channel: str, network: str, as_json: bool) -> None:
+def close(channel: str, yes: bool, network: str, as_json: bool) -> None:
     """Take the rest of CHANNEL back: the first call starts the delay, the second one after it pays out."""
     target = _channel(channel, network)
 
-    async def main() -> dict[str, object]:
+    async def main() -> Closure:
         async with open_client(network, on_event=_say(as_json)) as client:
-            row = client.ledger.channel(target)
-            if row.state == "closing":
-                await client.finish_close(target)
-                return {"ok": True, "channel": target.hex(), "state": "closed"}
-            close_at = await client.start_close(target)
-            return {"ok": True, "channel": target.hex(), "state": "closing", "close_at": close_at}
+            return await client.close_channel(target)
 
-    document = run(main)
+    found = run(main)
     if as_json:
-        print_json(document)
-    elif document["state"] == "closed":
+        print_json({"ok": True, "channel": target.hex(), "state": found.state, "close_at": found.close_at})
+    elif found.state == "closed":
         out().print("closed; the rest is back in the wallet")
     else:
-        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(str(document["close_at"]))))
-        out().print(f"closing; run the same command again after {moment}")
+        out().print(f"closing; run the same command again after {moment(found.close_at)}")
 
 
 def _say(as_json: bool) -> EventHandler:

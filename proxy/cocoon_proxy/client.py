@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -15,26 +16,40 @@ from types import TracebackType
 from typing import Self
 
 from cocoon_attestation.errors import CocoonError
+from cocoon_proxy.appraiser import SessionAppraiser
 from cocoon_proxy.audit import export_bundle
+from cocoon_proxy.channel_view import ChannelViewer
+from cocoon_proxy.closing import Closing, Closure
 from cocoon_proxy.config import ClientConfig, PolicyOverrides
 from cocoon_proxy.discovery import Directory, NetworkView
 from cocoon_proxy.dispute import Assessment, dispute
+from cocoon_proxy.endorsements.desk import EndorsementDesk
 from cocoon_proxy.errors import NoEligibleNodeError, OutcomeUnknownError
-from cocoon_proxy.events import ClientEvent, Completed, Data, EventHandler, Head, StreamEvent
+from cocoon_proxy.events import (
+    ClientEvent,
+    Completed,
+    Data,
+    EventHandler,
+    Head,
+    StreamEvent,
+    UnsafeRules,
+)
 from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import load_channel_keys
 from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
 from cocoon_proxy.link import NodeLink
-from cocoon_proxy.payments import Payments, Treasury
+from cocoon_proxy.memory import SeenStatements
+from cocoon_proxy.payments import Payments
 from cocoon_proxy.pool import NodePool
 from cocoon_proxy.requests import CHAT_COMPLETIONS
 from cocoon_proxy.runner import Runner
 from cocoon_proxy.tasks import TaskScope
-from cocoon_proxy.treasury import Chain, open_treasury
+from cocoon_proxy.treasury import open_treasury
 from cocoon_proxy.values import Answer, ModelInfo
 from cocoon_ton.chain import LiteChain
 from cocoon_ton.network import NetworkConfig
-from cocoon_ton.paths import home_dir
+from cocoon_ton.paths import cache_dir, home_dir
+from cocoon_ton.treasury import Chain, Treasury
 
 _MAX_MODEL_NODES = 16
 """Nodes that are dialled at most to list models."""
@@ -71,12 +86,7 @@ class AsyncClient:
         self.network = network
         self.config = config or ClientConfig()
         if policy_overrides is not None:
-            self.config = ClientConfig(
-                payment=self.config.payment,
-                session=self.config.session,
-                policy=policy_overrides,
-                gateway=self.config.gateway,
-            )
+            self.config = dataclasses.replace(self.config, policy=policy_overrides)
         self.on_event = on_event
         self._home = home
         self._wallet = wallet
@@ -100,7 +110,13 @@ class AsyncClient:
                         self.network, directory, self._chain, self._emit, passphrase=self._passphrase
                     )
                 )
-            self._build(directory, self._chain, self._wallet, stack)
+            seen = await durable(lambda: SeenStatements(directory))
+            stack.callback(seen.close)
+            desk = EndorsementDesk(
+                self.config.endorsements, directory=cache_dir() / "endorsements", clock=self._clock
+            )
+            stack.push_async_callback(desk.close)
+            self._build(directory, SessionAppraiser(desk, seen), stack)
             self._exit = stack.pop_all()
         return self
 
@@ -111,8 +127,11 @@ class AsyncClient:
         await self._exit.aclose()
 
     def _build(
-        self, directory: Path, chain: Chain, wallet: Treasury, stack: contextlib.AsyncExitStack
+        self, directory: Path, appraiser: SessionAppraiser, stack: contextlib.AsyncExitStack
     ) -> None:
+        chain, wallet = self._chain, self._wallet
+        if chain is None or wallet is None:
+            raise RuntimeError("the client is not entered")
         self._scope = TaskScope()
         self._directory = Directory(
             network=self.network,
@@ -122,16 +141,25 @@ class AsyncClient:
             clock=self._clock,
             emit=self._emit,
         )
+        rules = self.config.policy.rules
         self._pool = NodePool(
             config=self.config.session,
             ledger=self.ledger,
+            appraiser=appraiser,
             scope=self._scope,
             clock=self._clock,
             emit=self._emit,
+            rules=rules,
         )
+        if rules is not None and rules.unsafe:
+            self._emit(UnsafeRules(reasons=rules.unsafe))
+        viewer = ChannelViewer(
+            chain=chain, clock=self._clock, timeout_s=self.config.payment.open_timeout_seconds
+        )
+        self._closing = Closing(viewer=viewer, treasury=wallet, ledger=self.ledger, emit=self._emit)
         self._payments = Payments(
             global_id=self.network.global_id,
-            chain=chain,
+            viewer=viewer,
             treasury=wallet,
             ledger=self.ledger,
             keys=load_channel_keys(directory / "channel.key"),
@@ -149,6 +177,7 @@ class AsyncClient:
             clock=self._clock,
             emit=self._emit,
         )
+        self._scope.spawn(self._closing.run(), "channels")
         stack.push_async_callback(self._scope.close)
         stack.callback(self._pool.close)
 
@@ -299,10 +328,10 @@ class AsyncClient:
         )
         if message is not None and send:
             before = (await self._chain.account(message.to)).last_tx_lt
-            await self._wallet.transfer(
-                f"{message.kind}:{row.id.hex()}:{before}",
+            await self._wallet.pay(
+                key=f"{message.kind}:{row.id.hex()}:{before}",
                 to=message.to,
-                amount=message.value,
+                value=message.value,
                 body=message.body,
             )
         return assessment, message.kind if message is not None else ""
@@ -315,13 +344,12 @@ class AsyncClient:
         """Add nanoton to a channel."""
         return await self._payments.top_up(channel, amount)
 
-    async def start_close(self, channel: bytes) -> int:
-        """Ask for the rest of a channel; returns the Unix time from which `finish_close` works."""
-        return await self._payments.start_close(channel)
+    async def close_channel(self, channel: bytes) -> Closure:
+        """Do the next step of taking a channel's rest back; call it again when `close_at` is over.
 
-    async def finish_close(self, channel: bytes) -> None:
-        """Take the rest of a channel."""
-        await self._payments.finish_close(channel)
+        A running client finishes by itself what was begun.
+        """
+        return await self._closing.advance(channel)
 
     def _emit(self, event: ClientEvent) -> None:
         if self.on_event is not None:

@@ -11,11 +11,16 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cocoon_attestation.errors import ConfigError, MalformedError
+from cocoon_attestation.policy_language import ClientRules
+from cocoon_attestation.policy_language_toml import rules_from_value
 from cocoon_attestation.types import NANOTON_PER_TON as NANO
 from cocoon_attestation.types import parse_ton
+
+MODES: Final = ("fetch", "offline", "stapled")
+"""Values of `EndorsementConfig.mode`."""
 
 
 def parse_amount(value: object) -> int:
@@ -59,6 +64,35 @@ def _parse_list(value: object) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
         return tuple(value)
     raise ConfigError(f"not a list of strings: {value!r}")
+
+
+def _parse_mode(value: object) -> str:
+    if value not in MODES:
+        raise ConfigError(f"one of {', '.join(MODES)} expected, not {value!r}")
+    return str(value)
+
+
+def _parse_some(value: object) -> tuple[str, ...]:
+    """A list of what is allowed: an empty one allows nothing, so it is refused and never read as "all"."""
+    chosen = _parse_list(value)
+    if not chosen:
+        raise ConfigError("an empty list allows nothing", hint="leave the key out to allow everything")
+    return chosen
+
+
+def _parse_rules(value: object) -> ClientRules:
+    """Client rules: a TOML array, or its text from the environment or a flag."""
+    if isinstance(value, ClientRules):
+        return value
+    if isinstance(value, str):
+        try:
+            document = tomllib.loads(f"rules = {value}")
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"not a TOML array of rules: {error}") from error
+        if document.keys() != {"rules"}:
+            raise ConfigError("not one TOML array of rules")
+        value = document["rules"]
+    return rules_from_value(value)
 
 
 def _setting(default: Any, parse: Callable[[object], object], *, secret: bool = False) -> Any:
@@ -105,16 +139,18 @@ class SessionConfig:
 class PolicyOverrides:
     """What the user demands beyond the registry's policy. It can only tighten it."""
 
-    models: tuple[str, ...] = _setting((), _parse_list)
+    models: tuple[str, ...] = _setting((), _parse_some)
     """If not empty: the only models to use, as ``name`` or ``name@digest``."""
-    releases: tuple[str, ...] = _setting((), _parse_list)
+    releases: tuple[str, ...] = _setting((), _parse_some)
     """If not empty: the only release ids to accept, hex."""
-    nodes: tuple[str, ...] = _setting((), _parse_list)
+    nodes: tuple[str, ...] = _setting((), _parse_some)
     """If not empty: the only nodes to use, account id in hex."""
     denied_nodes: tuple[str, ...] = _setting((), _parse_list)
     """Nodes never to use, account id in hex."""
     min_tcb_evaluation: int = _setting(0, _parse_int)
     """Smallest TCB evaluation data number, if above the registry's."""
+    rules: ClientRules | None = field(default=None, metadata={"parse": _parse_rules})
+    """Rules that every appraised enclave must pass as well; see docs/spec/policy-language.md."""
     refuse_simulated: bool = _setting(False, _parse_bool)
     """Refuse simulated TEEs even where the network's registry names a development root."""
     max_prompt_price: int = _setting(0, _parse_int)
@@ -144,6 +180,26 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementConfig:
+    """Where this client gets vendors' statements that a node did not send, or not fresh enough."""
+
+    mode: str = _setting("fetch", _parse_mode)
+    """``fetch``, ``offline`` (only what was fetched before) or ``stapled`` (only what nodes send)."""
+    pccs: str = _setting("", _parse_text)
+    """Intel's statements come from this PCCS; empty: from Intel."""
+    amd_kds: str = _setting("", _parse_text)
+    """AMD's statements come from here; empty: from AMD."""
+    nvidia_rim: str = _setting("", _parse_text)
+    """Manifests come from here; empty: from NVIDIA."""
+    nvidia_ocsp: str = _setting("", _parse_text)
+    """Revocation answers come from here; empty: from NVIDIA."""
+    nvidia_token: str = _setting("", _parse_text, secret=True)
+    """Bearer token for the manifest service; empty for none."""
+    ca_file: str = _setting("", _parse_text)
+    """Further certificate authority for these services (PEM file)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """All settings of the client side."""
 
@@ -151,6 +207,7 @@ class ClientConfig:
     session: SessionConfig = SessionConfig()
     policy: PolicyOverrides = PolicyOverrides()
     gateway: GatewayConfig = GatewayConfig()
+    endorsements: EndorsementConfig = EndorsementConfig()
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -158,6 +215,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "session": SessionConfig,
     "policy": PolicyOverrides,
     "gateway": GatewayConfig,
+    "endorsements": EndorsementConfig,
 }
 
 

@@ -75,6 +75,14 @@ class WalletReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnsafeRules:
+    """The user's own rules contain some that check nothing."""
+
+    reasons: tuple[str, ...]
+    """What the user wrote down for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryRead:
     """The registry was read from proved chain state."""
 
@@ -121,6 +129,26 @@ class ChannelToppedUp:
 
     channel: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelClosing:
+    """A channel is being closed, by this client or by another user of its wallet: it pays no more requests."""
+
+    channel: str
+    node: str
+    close_at: int
+    """Unix time from which the rest is free; it is then taken by itself while a client runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelClosed:
+    """A channel is closed for good and its rest is in the wallet."""
+
+    channel: str
+    node: str
+    returned: int
+    """Nanoton that this client took just now; 0 if somebody else had it sent before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +203,14 @@ class SessionEnded:
 
 ClientEvent = (
     WalletReady
+    | UnsafeRules
     | RegistryRead
     | NodeSelected
     | EvidenceChecked
     | ChannelOpened
     | ChannelToppedUp
+    | ChannelClosing
+    | ChannelClosed
     | RequestSealed
     | FirstData
     | ReceiptVerified

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import stat
 from pathlib import Path
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cocoon_attestation.errors import ConfigError
+from cocoon_ton.files import create_private
 
 _SIZE: Final = 32
 _INFO: Final = b"cocoon/v1/channel-key"
@@ -54,16 +54,13 @@ def load_channel_keys(path: Path) -> ChannelKeys:
         ConfigError: the file cannot be read or written, or other users may read it.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
+        if path.exists():
             return ChannelKeys(_read(path))
         secret = secrets.token_bytes(_SIZE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            create_private(path, secret)
+        except FileExistsError:  # another process was faster
+            return ChannelKeys(_read(path))
     except OSError as error:
         raise ConfigError(f"cannot use the key file {path.name}: {error.strerror}") from error
     return ChannelKeys(secret)

@@ -21,6 +21,7 @@ from cocoon_attestation.receipt import Receipt
 from cocoon_proxy.accounts import ChannelAccount
 from cocoon_proxy.errors import SpendLimitError, UnknownReceiptError
 from cocoon_proxy.ledger_rows import (
+    ADDED_IN_2,
     SCHEMA,
     SCHEMA_VERSION,
     ChannelRow,
@@ -75,7 +76,9 @@ class Ledger:
         """Record a channel before money is sent to it."""
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO channels VALUES (?,?,?,?,'planned',?,'0','0','0','0','0',0,'0',?)",
+                "INSERT INTO channels (id, node, salt, initial_data, state, deposit, cap, cumulative,"
+                " verified, lost, in_flight, top_ups, pending_top_up, created_at)"
+                " VALUES (?,?,?,?,'planned',?,'0','0','0','0','0',0,'0',?)",
                 (id, node, salt, initial_data, str(deposit), now),
             )
 
@@ -108,6 +111,11 @@ class Ledger:
                 (str(row.deposit + row.pending_top_up), id),
             )
             return self._channel(db, id)
+
+    def drop_top_up(self, id: bytes) -> None:
+        """Record that the pending top-up was refused: its money is in the wallet."""
+        with self._transaction() as db:
+            db.execute("UPDATE channels SET pending_top_up='0' WHERE id=?", (id,))
 
     def channel(self, id: bytes) -> ChannelRow:
         """One channel; raises `PaymentError` if it is unknown."""
@@ -285,7 +293,12 @@ class Ledger:
                 for statement in SCHEMA.split(";"):
                     if statement.strip():
                         db.execute(statement)
-                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            elif version == 1:
+                known = {row["name"] for row in db.execute("PRAGMA table_info(channels)")}
+                for column, definition in ADDED_IN_2.items():
+                    if column not in known:  # some files of version 1 have them already
+                        db.execute(f"ALTER TABLE channels ADD COLUMN {column} {definition}")
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

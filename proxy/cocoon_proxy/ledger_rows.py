@@ -8,7 +8,9 @@ from typing import Final
 
 from cocoon_proxy.accounts import ChannelAccount
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+ADDED_IN_2: Final = {"top_ups": "INTEGER NOT NULL DEFAULT 0", "pending_top_up": "TEXT NOT NULL DEFAULT '0'"}
+"""Columns of ``channels`` that came with version 2, and what they are in a file of version 1."""
 
 SCHEMA: Final = """
 CREATE TABLE channels (

@@ -1,4 +1,4 @@
-"""Payment channels of the client: open, top up, authorize, close. Safe to interrupt at any point.
+"""Payment channels of the client: open, top up, authorize. Safe to interrupt at any point.
 
 A channel is in the ledger before money is sent to it, with everything its address is computed from; a
 transfer has a name that the outbox executes once. After a crash the same steps run again and find what
@@ -11,62 +11,32 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-from pytoniq_core import Address, Cell, StateInit
+from typing import Final
 
 from cocoon.v1 import payment_pb2
-from cocoon_attestation.errors import MalformedError, PaymentError, UnavailableError
+from cocoon_attestation.errors import PaymentError, UnavailableError
 from cocoon_attestation.payment import Authorization, PriceList, sign_authorization
+from cocoon_proxy.channel_view import ChannelViewer, channel_address
 from cocoon_proxy.config import PaymentConfig
 from cocoon_proxy.errors import PaymentRefusedError, SpendLimitError
 from cocoon_proxy.events import ChannelOpened, ChannelToppedUp, ClientEvent
 from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import ChannelKeys
 from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
-from cocoon_ton.chain import ChainReader
 from cocoon_ton.channel import (
     MIN_MESSAGE_VALUE,
     ChannelIdentity,
-    ChannelState,
     ChannelStatus,
     channel_state_init,
-    finish_close_body,
-    parse_channel,
-    start_close_body,
     top_up_body,
 )
+from cocoon_ton.errors import MessageFailedError
+from cocoon_ton.treasury import Treasury
 
 CHANNEL_RESERVE: Final = MIN_MESSAGE_VALUE
 """Part of a channel's balance that is not counted on: it pays for the channel's storage."""
 MAX_REFUSED: Final = 3
 """Channels with one node that are given up in a day before it gets no new one: each holds a deposit."""
-_POLL_FIRST_S: Final = 0.2
-_POLL_LAST_S: Final = 2.0
-
-
-class Treasury(Protocol):
-    """The wallet with its outbox: sends money once per key and waits until a block proves it."""
-
-    @property
-    def address(self) -> Address:
-        """The wallet."""
-        ...
-
-    async def balance(self) -> int:
-        """Proved balance in nanoton."""
-        ...
-
-    async def transfer(
-        self, key: str, *, to: Address, amount: int, body: Cell, state_init: StateInit | None = None
-    ) -> None:
-        """Send `amount` once for `key`; returns when a proved transaction shows it.
-
-        Raises:
-            PaymentError: not enough funds, or the transfer failed on chain.
-            UnavailableError: not seen in time; call again with the same key.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +56,7 @@ class Payments:
         self,
         *,
         global_id: int,
-        chain: ChainReader,
+        viewer: ChannelViewer,
         treasury: Treasury,
         ledger: Ledger,
         keys: ChannelKeys,
@@ -95,7 +65,7 @@ class Payments:
         emit: Callable[[ClientEvent], None],
     ) -> None:
         self._global_id = global_id
-        self._chain = chain
+        self._viewer = viewer
         self._treasury = treasury
         self._ledger = ledger
         self._keys = keys
@@ -164,47 +134,17 @@ class Payments:
         """Add `amount` to an open channel."""
         row = await durable(lambda: self._ledger.channel(id))
         async with self._locks.setdefault(row.node, asyncio.Lock()):
-            return await self._top_up(await self._refresh(row), amount)
+            row = await self._refresh(row)
+            if row.state != "open":
+                raise PaymentError(
+                    f"the channel is {row.state}", hint="a new one opens with the next request"
+                )
+            return await self._top_up(row, amount)
 
     def give_up(self, id: bytes) -> None:
-        """Stop using a channel that its node refuses; its money comes back by `start_close`."""
+        """Stop using a channel that its node refuses; its money comes back by `Closing.advance`."""
         self._confirmed.discard(id)
         self._ledger.set_channel_state(id, "refused")
-
-    async def start_close(self, id: bytes) -> int:
-        """Ask for the rest of a channel; returns the Unix time from which it can be taken."""
-        row = await durable(lambda: self._ledger.channel(id))
-        async with self._locks.setdefault(row.node, asyncio.Lock()):
-            await durable(lambda: self._ledger.set_channel_state(id, "closing"))
-            state = await self._state(id)
-            if state is not None and state[0].status is ChannelStatus.OPEN:
-                await self._treasury.transfer(
-                    f"channel-close/{id.hex()}",
-                    to=_address(id),
-                    amount=MIN_MESSAGE_VALUE,
-                    body=start_close_body(),
-                )
-                state = await self._wait(id, lambda found: found.status is not ChannelStatus.OPEN)
-            return 0 if state is None or state[0].status is ChannelStatus.CLOSED else state[0].close_at
-
-    async def finish_close(self, id: bytes) -> None:
-        """Take the rest after the delay; raises `PaymentError` if it is too early."""
-        state = await self._state(id)
-        if state is None or state[0].status is ChannelStatus.CLOSED:
-            await durable(lambda: self._ledger.set_channel_state(id, "closed"))
-            return
-        if state[0].status is ChannelStatus.OPEN or state[0].close_at > int(self._clock()):
-            raise PaymentError(
-                "the channel's close delay is not over", details={"close_at": state[0].close_at}
-            )
-        await self._treasury.transfer(
-            f"channel-finish/{id.hex()}",
-            to=_address(id),
-            amount=MIN_MESSAGE_VALUE,
-            body=finish_close_body(),
-        )
-        await self._wait(id, lambda found: found.status is ChannelStatus.CLOSED)
-        await durable(lambda: self._ledger.set_channel_state(id, "closed"))
 
     async def _usable(self, node: bytes) -> ChannelRow | None:
         """The newest channel with a node that is open, or planned and then finished now."""
@@ -232,7 +172,7 @@ class Payments:
             global_id=self._global_id,
             client=self._treasury.address,
             client_key=self._keys.public_key(terms.node, salt),
-            node=_address(terms.node),
+            node=channel_address(terms.node),
             salt=salt,
             close_delay=terms.close_delay,
         )
@@ -250,14 +190,14 @@ class Payments:
     async def _open(self, row: ChannelRow) -> ChannelRow:
         """Deploy and fund a planned channel; may be called again after a crash."""
         identity = ChannelIdentity.from_proto(payment_pb2.ChannelIdentity(initial_data=row.initial_data))
-        await self._treasury.transfer(
-            f"channel-open/{row.id.hex()}",
-            to=_address(row.id),
-            amount=row.deposit + CHANNEL_RESERVE + MIN_MESSAGE_VALUE,
+        await self._treasury.pay(
+            key=f"channel-open/{row.id.hex()}",
+            to=channel_address(row.id),
+            value=row.deposit + CHANNEL_RESERVE + MIN_MESSAGE_VALUE,
             body=top_up_body(),
             state_init=channel_state_init(identity),
         )
-        await self._wait(row.id, lambda found: True)
+        await self._viewer.wait(row.id, lambda _: True)
         opened = await self._refresh(row)
         self._emit(ChannelOpened(channel=row.id.hex(), node=row.node.hex(), deposit=row.deposit))
         return opened
@@ -267,64 +207,41 @@ class Payments:
         if not row.pending_top_up:
             row = await durable(lambda: self._ledger.begin_top_up(row.id, amount))
         added = row.pending_top_up
-        await self._treasury.transfer(
-            f"channel-top-up/{row.id.hex()}/{row.top_ups}",
-            to=_address(row.id),
-            amount=added + MIN_MESSAGE_VALUE,
-            body=top_up_body(),
-        )
+        try:
+            await self._treasury.pay(
+                key=f"channel-top-up/{row.id.hex()}/{row.top_ups}",
+                to=channel_address(row.id),
+                value=added + MIN_MESSAGE_VALUE,
+                body=top_up_body(),
+            )
+        except MessageFailedError:  # it is closing or closed; the money came back
+            await durable(lambda: self._ledger.drop_top_up(row.id))
+            raise
         row = await durable(lambda: self._ledger.finish_top_up(row.id))
         self._emit(ChannelToppedUp(channel=row.id.hex(), amount=added))
         return row
 
     async def _refresh(self, row: ChannelRow) -> ChannelRow:
         """Bring the ledger's row up to what the chain proves."""
-        state = await self._state(row.id)
-        if state is None and row.state == "open":
+        found = await self._viewer.look(row.id)
+        if found is None and row.state == "open":
             # A channel that was seen open does not vanish: whoever answered lags behind.
             raise UnavailableError("the chain does not show an open channel", hint="try again in a minute")
-        if state is None or state[0].status is not ChannelStatus.OPEN:
+        if found is None or found.status is ChannelStatus.CLOSED:
+            self._confirmed.discard(row.id)
             await durable(lambda: self._ledger.set_channel_state(row.id, "closed"))
+        elif found.status is ChannelStatus.CLOSING:
+            self._confirmed.discard(row.id)
+            await durable(lambda: self._ledger.set_channel_state(row.id, "closing"))
         else:
             if not row.pending_top_up:  # else it is not known whether the balance holds it already
-                deposit = max(0, state[1] + state[0].paid - CHANNEL_RESERVE)
+                deposit = max(0, found.balance + found.state.paid - CHANNEL_RESERVE)
                 await durable(lambda: self._ledger.set_deposit(row.id, deposit))
             await durable(lambda: self._ledger.set_channel_state(row.id, "open"))
             self._confirmed.add(row.id)
         return await durable(lambda: self._ledger.channel(row.id))
 
-    async def _state(self, id: bytes) -> tuple[ChannelState, int] | None:
-        """State and balance of a channel from proved chain state; None if it is not deployed."""
-        account = await self._chain.account(_address(id))
-        if not account.active or account.data is None:
-            return None
-        try:
-            return parse_channel(account.data), account.balance
-        except MalformedError as error:
-            raise PaymentError(f"the account {id.hex()} is not a channel") from error
-
-    async def _wait(self, id: bytes, done: Callable[[ChannelState], bool]) -> tuple[ChannelState, int]:
-        """Poll proved chain state until `done`, at most as long as the user's limit."""
-        delay = _POLL_FIRST_S
-        end = self._clock() + self._config.open_timeout_seconds
-        while True:
-            state = await self._state(id)
-            if state is not None and done(state[0]):
-                return state
-            if self._clock() >= end:
-                raise UnavailableError(
-                    "the chain did not show the channel in time",
-                    hint="try again: nothing is paid twice",
-                    details={"channel": id.hex()},
-                )
-            await asyncio.sleep(delay)
-            delay = min(_POLL_LAST_S, delay * 1.5)
-
 
 def _missing(row: ChannelRow, worst: int) -> int:
     """Nanoton to add before one more request of at most `worst` is covered."""
     return row.account.exposure + worst - row.deposit
-
-
-def _address(id: bytes) -> Address:
-    return Address((0, id))

@@ -10,6 +10,8 @@ from typing import Final
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import CocoonError, EvidenceRejectedError, MalformedError, RejectedError
 from cocoon_attestation.policy import Policy
+from cocoon_attestation.policy_language import ClientRules
+from cocoon_proxy.appraiser import SessionAppraiser
 from cocoon_proxy.config import SessionConfig
 from cocoon_proxy.errors import NodeUnavailableError
 from cocoon_proxy.events import ClientEvent, EvidenceChecked, SessionEnded
@@ -31,17 +33,21 @@ class NodePool:
         *,
         config: SessionConfig,
         ledger: Ledger,
+        appraiser: SessionAppraiser,
         scope: TaskScope,
         clock: Callable[[], float],
         emit: Callable[[ClientEvent], None],
         random: Callable[[int], bytes] = secrets.token_bytes,
+        rules: ClientRules | None = None,
     ) -> None:
         self._config = config
         self._ledger = ledger
+        self._appraiser = appraiser
         self._scope = scope
         self._clock = clock
         self._emit = emit
         self._random = random
+        self._rules = rules
         self._links: dict[bytes, NodeLink] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self.health: dict[bytes, NodeHealth] = {}
@@ -113,8 +119,10 @@ class NodePool:
                 candidate,
                 policy=policy,
                 challenge=self._random(32),
+                appraiser=self._appraiser,
                 clock=self._clock,
                 connect_s=self._config.connect_seconds,
+                rules=self._rules,
             )
         except (EvidenceRejectedError, MalformedError) as error:
             checks = getattr(error, "checks", None) or CheckList()

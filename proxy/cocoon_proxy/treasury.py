@@ -1,8 +1,7 @@
-"""The client's wallet behind the payments: sends through the outbox, and knows the development faucet.
+"""The client's wallet behind the payments, and the development faucet.
 
-The outbox allows one sender per wallet at a time, so it is opened for each transfer only; a second
-process waits for its turn. On a development network a missing wallet is made and funded on its own, and
-an event says so.
+On a development network a missing wallet is made and funded on its own, and an event says so. Elsewhere the
+user makes it; without one the client reads, and refuses to pay.
 """
 
 from __future__ import annotations
@@ -10,35 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from pytoniq_core import Address, Cell, StateInit
 
-from cocoon_attestation.errors import ConfigError, PaymentError, UnavailableError
+from cocoon_attestation.errors import ConfigError, PaymentError
 from cocoon_proxy.events import ClientEvent, WalletReady
-from cocoon_proxy.payments import Treasury
-from cocoon_ton.chain import ChainReader, ChainWriter
-from cocoon_ton.errors import ChainUnavailableError, InsufficientFundsError, KeystoreError
+from cocoon_ton.chain import TransactionInfo
+from cocoon_ton.errors import KeystoreError
 from cocoon_ton.keystore import KeyFile, create_keystore, load_keystore
-from cocoon_ton.messages import Transfer
 from cocoon_ton.network import NetworkConfig
-from cocoon_ton.outbox import OperationState, Outbox, TransferOperation
+from cocoon_ton.treasury import Chain, Payment, Treasury, WalletTreasury
 from cocoon_ton.wallet import Wallet, WalletVersion, faucet_wallet, new_mnemonic
 
-FEE_ALLOWANCE: Final = 100_000_000
-"""Nanoton that must be in the wallet beyond a transfer, for fees."""
 FAUCET_AMOUNT: Final = 100 * 10**9
 """Nanoton that the development faucet gives at once."""
-_TIMEOUT_S: Final = 120.0
-_STEP_S: Final = 0.3
-_ATTEMPTS: Final = 5
 _LOG = logging.getLogger("cocoon_proxy")
-
-
-class Chain(ChainReader, ChainWriter, Protocol):
-    """A chain client that reads and sends."""
 
 
 def wallet_path(directory: Path) -> Path:
@@ -46,70 +34,9 @@ def wallet_path(directory: Path) -> Path:
     return directory / "wallet.json"
 
 
-class WalletTreasury:
-    """Implements `Treasury` with a wallet, its outbox file and the chain."""
-
-    def __init__(
-        self,
-        wallet: Wallet,
-        *,
-        outbox: Path,
-        chain: Chain,
-        fund: Callable[[int], Coroutine[object, object, int]] | None = None,
-        timeout_s: float = _TIMEOUT_S,
-    ) -> None:
-        self._wallet = wallet
-        self._outbox = outbox
-        self._chain = chain
-        self._fund = fund
-        self._timeout_s = timeout_s
-        self._lock = asyncio.Lock()
-
-    @property
-    def address(self) -> Address:
-        """The wallet's address."""
-        return self._wallet.address
-
-    async def balance(self) -> int:
-        """Proved balance in nanoton."""
-        return (await self._chain.account(self._wallet.address)).balance
-
-    async def transfer(
-        self, key: str, *, to: Address, amount: int, body: Cell, state_init: StateInit | None = None
-    ) -> None:
-        """See `Treasury.transfer`."""
-        init: Cell | None = None if state_init is None else state_init.serialize()
-        operation = TransferOperation(
-            transfer=Transfer(destination=to, amount=amount, body=body, state_init=init)
-        )
-        async with self._lock, _outbox(self._outbox, self._wallet, self._chain) as outbox:
-            await self._carry_out(outbox, key, operation)
-
-    async def _carry_out(self, outbox: Outbox, key: str, operation: TransferOperation) -> None:
-        """Run one operation to its end. A name whose transfer failed for good is followed by a new one."""
-        for attempt in range(_ATTEMPTS):
-            name = key if attempt == 0 else f"{key}#{attempt}"
-            if _state(outbox, name) is OperationState.FAILED:
-                continue
-            if _state(outbox, name) is None:
-                await self._require(operation.transfer.amount)
-            outbox.enqueue(name, operation)
-            await _finish(outbox, name, self._timeout_s)
-            return
-        raise PaymentError("the transfer failed repeatedly", details={"operation": key})
-
-    async def _require(self, amount: int) -> None:
-        """See that the wallet can pay before anything is stored; on a development network, see to it."""
-        need = amount + FEE_ALLOWANCE
-        balance = await self.balance()
-        if balance < need and self._fund is not None:
-            balance = await self._fund(max(need, FAUCET_AMOUNT))
-        if balance < need:
-            raise InsufficientFundsError(
-                "the wallet does not hold enough for the deposit and fees",
-                hint=f"send TON to {self._wallet.friendly}",
-                details={"address": self._wallet.friendly, "balance": balance, "needed": need},
-            )
+def outbox_path(directory: Path) -> Path:
+    """The outbox in a client's directory."""
+    return directory / "outbox.sqlite3"
 
 
 class _NoWallet:
@@ -124,9 +51,20 @@ class _NoWallet:
         """Raises `ConfigError`."""
         raise _no_wallet()
 
-    async def transfer(
-        self, key: str, *, to: Address, amount: int, body: Cell, state_init: StateInit | None = None
-    ) -> None:
+    async def resume(self) -> None:
+        """There is nothing to resume."""
+
+    async def pay(
+        self, *, key: str, to: Address, value: int, body: Cell, state_init: StateInit | None = None
+    ) -> TransactionInfo:
+        """Raises `ConfigError`."""
+        raise _no_wallet()
+
+    async def pay_all(self, payments: Sequence[Payment]) -> list[TransactionInfo | PaymentError]:
+        """Raises `ConfigError`."""
+        raise _no_wallet()
+
+    async def send_external(self, *, key: str, to: Address, body: Cell) -> TransactionInfo:
         """Raises `ConfigError`."""
         raise _no_wallet()
 
@@ -158,7 +96,8 @@ async def open_treasury(
         return
     wallet, created = await asyncio.to_thread(_load, path, network, passphrase)
 
-    async def fund(amount: int) -> int:
+    async def fund(need: int) -> int:
+        amount = max(need, FAUCET_AMOUNT)
         balance = await _from_faucet(network, directory, chain, wallet.address, amount)
         _LOG.info("development network: the faucet funded the client's wallet")
         emit(WalletReady(address=wallet.friendly, created=False, funded=amount))
@@ -169,7 +108,7 @@ async def open_treasury(
         emit(WalletReady(address=wallet.friendly, created=True, funded=0))
     yield WalletTreasury(
         wallet,
-        outbox=directory / "outbox.sqlite3",
+        outbox=outbox_path(directory),
         chain=chain,
         fund=fund if network.faucet is not None else None,
     )
@@ -191,61 +130,12 @@ async def _from_faucet(
     network: NetworkConfig, directory: Path, chain: Chain, to: Address, amount: int
 ) -> int:
     """Have the development faucet send `amount`; returns the proved balance afterwards."""
-    faucet = faucet_wallet(network)
-    before = await chain.account(to)
-    operation = TransferOperation(transfer=Transfer(destination=to, amount=amount, bounce=False))
-    async with _outbox(directory / "faucet.sqlite3", faucet, chain) as outbox:
-        name = f"fund/{to.hash_part.hex()}/{before.last_tx_lt}"
-        outbox.enqueue(name, operation)
-        await _finish(outbox, name, _TIMEOUT_S)
-    async with asyncio.timeout(_TIMEOUT_S):
-        while (account := await chain.account(to)).balance <= before.balance:  # noqa: ASYNC110  # blocks are polled
-            await asyncio.sleep(_STEP_S)
-    return account.balance
-
-
-@contextlib.asynccontextmanager
-async def _outbox(path: Path, wallet: Wallet, chain: Chain) -> AsyncIterator[Outbox]:
-    """Open the outbox, waiting while another process holds it."""
-    outbox = Outbox(path, wallet, chain)
-    async with contextlib.AsyncExitStack() as stack:
-        for attempt in range(int(_TIMEOUT_S / _STEP_S)):
-            try:
-                await stack.enter_async_context(outbox)
-                break
-            except ConfigError as error:
-                if "another process" not in str(error) or attempt + 1 == int(_TIMEOUT_S / _STEP_S):
-                    raise
-                await asyncio.sleep(_STEP_S)
-        yield outbox
-
-
-async def _finish(outbox: Outbox, name: str, timeout_s: float) -> None:
-    """Work on the outbox until the operation is final."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + timeout_s
-    trouble = ""
-    while True:
-        try:
-            await outbox.step()
-        except ChainUnavailableError as error:
-            trouble = str(error)
-        status = outbox.status(name)
-        if status.state is OperationState.SEEN:
-            return
-        if status.state is OperationState.FAILED:
-            raise PaymentError(f"the transfer failed: {status.error}", details={"operation": name})
-        if loop.time() >= end:
-            raise UnavailableError(
-                f"the transfer was not seen on chain in time: {status.error or trouble}",
-                hint="try again: it is not paid twice",
-                details={"operation": name},
-            )
-        await asyncio.sleep(_STEP_S)
-
-
-def _state(outbox: Outbox, name: str) -> OperationState | None:
-    try:
-        return outbox.status(name).state
-    except ConfigError:
-        return None
+    faucet = WalletTreasury(faucet_wallet(network), outbox=directory / "faucet.sqlite3", chain=chain)
+    before = (await chain.account(to)).last_tx_lt
+    # Not bounceable: the wallet's contract does not exist before its first message.
+    key = f"fund/{to.hash_part.hex()}/{before}"
+    gift = Payment(key=key, to=to, value=amount, body=Cell.empty(), bounce=False)
+    (found,) = await faucet.pay_all([gift])
+    if isinstance(found, PaymentError):
+        raise found
+    return (await chain.account(to)).balance

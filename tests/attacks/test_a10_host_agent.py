@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from cocoon_enclave.host import agent as agent_module
 from cocoon_enclave.host.agent import HostAgent
 from cocoon_enclave.host.config import parse_host_config
 from cocoon_enclave.host.plan import Anchor, Settle
-from cocoon_enclave.host.treasury import MessageFailedError
 from cocoon_enclave.host.views import CHANNEL_RESERVE, channel_view
 from cocoon_ton.channel import CLOSED, ChannelState, channel_state_init
+from cocoon_ton.errors import MessageFailedError
 from cocoon_ton.node import AnchoredLog, BondState, KeyRecord, NodeState, NodeTerms, RegistryParameters
+from cocoon_ton.treasury import Payment
 from cocoon_ton.values import AccountState, BlockRef
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "enclave"))
@@ -82,8 +84,21 @@ class Treasury:
         self.refuse: set[str] = set()
         self.sent: list[str] = []
 
+    async def resume(self) -> None:
+        pass
+
     async def pay(self, *, key: str, **_: Any) -> None:
         self._send(key)
+
+    async def pay_all(self, payments: Sequence[Payment]) -> list[PaymentError | None]:
+        results: list[PaymentError | None] = []
+        for payment in payments:
+            try:
+                self._send(payment.key)
+                results.append(None)
+            except PaymentError as error:
+                results.append(error)
+        return results
 
     async def send_external(self, *, key: str, **_: Any) -> None:
         self._send(key)

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 import types
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from cocoon_enclave.host.agent import HostAgent
 from cocoon_enclave.host.answers import NoAnswerError
 from cocoon_enclave.host.config import parse_host_config
 from cocoon_enclave.host.plan import Anchor, Respond
-from cocoon_enclave.host.treasury import MessageFailedError
 from cocoon_ton import node_messages
 from cocoon_ton.emulator import Emulator, SendResult, TestChain
+from cocoon_ton.errors import MessageFailedError
 from cocoon_ton.registry_messages import RegistryGenesis
+from cocoon_ton.treasury import Payment
 from cocoon_ton.values import AccountState, BlockRef
 
 from ..ton_contracts.conftest import (
@@ -82,6 +83,19 @@ class Treasury:
         self.world = world
         self.address = world.owner
         self.sent: list[str] = []
+
+    async def resume(self) -> None:
+        pass
+
+    async def pay_all(self, payments: Sequence[Payment]) -> list[PaymentError | None]:
+        results: list[PaymentError | None] = []
+        for payment in payments:
+            try:
+                await self.pay(key=payment.key, to=payment.to, value=payment.value, body=payment.body)
+                results.append(None)
+            except PaymentError as error:
+                results.append(error)
+        return results
 
     async def pay(
         self, *, key: str, to: Address, value: int, body: Cell, state_init: StateInit | None = None

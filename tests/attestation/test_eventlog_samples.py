@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_log_belongs_to_its_quote_and_to_no_other(samples: Any, name: str, quote
     assert verify_eventlog(log(samples, name), own).accepted
     other = quote_registers(samples.read("tdx/cocoon_test.quote.bin"))
     assert "eventlog.rtmr0" in failed(verify_eventlog(log(samples, name), other))
+
+
+def test_inputs_of_a_register_replay_to_it(samples: Any) -> None:
+    registers = quote_registers(samples.read("tdx/gcp_cos113.quote.bin"))
+    checks = verify_eventlog(log(samples, "gcp_cos113"), registers)
+    for number, quoted in enumerate(registers):
+        (check,) = (check for check in checks if check.id == f"eventlog.rtmr{number}")
+        inputs = {name: bytes.fromhex(value) for name, value in check.inputs}
+        register = bytes(48)
+        for index in range(len(inputs) - 2):
+            register = hashlib.sha384(register + inputs[f"digest {index}"]).digest()
+        assert register == inputs["replayed"] == inputs["quoted"] == quoted
 
 
 def test_duplicated_separator_does_not_replay(samples: Any) -> None:

@@ -349,8 +349,9 @@ def test_collateral_of_another_form(intel: Intel, document: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"extra": "x"},
         {"pck_crl": "zz"},
+        {"pck_crl": "-----BEGIN X509 CRL-----\n"},
+        {"tcb_info_signature": "-----BEGIN X509 CRL-----\n"},
         {"pck_crl": "0"},
         {"pck_crl": ""},
         {"pck_crl": 5},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.reference import SnpRelease
@@ -180,3 +185,85 @@ def test_useful_errors(nodes: Nodes) -> None:
     empty = nodes.verify("tdx", edit=(models, "models = []"))
     assert isinstance(empty.exception, ConfigError)
     assert "no model is allowed" in str(empty.exception)
+
+
+# --- --explain: enough to compute everything again ---------------------------------------------------------
+
+
+def explained(nodes: Nodes, kind: str) -> dict[str, dict[str, bytes]]:
+    """Inputs in hex as bytes, by check id; of several devices the first."""
+    document = json.loads(nodes.verify(kind, "--json", "--explain").stdout)
+    found: dict[str, dict[str, bytes]] = {}
+    for check in document["checks"]:
+        assert check["spec"].startswith("docs/spec/")
+        values = {
+            k: bytes.fromhex(v)
+            for k, v in check["inputs"].items()
+            if len(v) % 2 == 0 and not v.strip("0123456789abcdef")
+        }
+        found.setdefault(check["id"], values)
+    return found
+
+
+def valid(curve: ec.EllipticCurve, key: bytes, signature: bytes, signed: bytes, digest: Any) -> bool:
+    half = len(signature) // 2
+    encoded = encode_dss_signature(int.from_bytes(signature[:half]), int.from_bytes(signature[half:]))
+    public = ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + key)
+    try:
+        public.verify(encoded, signed, ec.ECDSA(digest))
+    except InvalidSignature:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["tdx", "gpu"])
+def test_explain_tdx(nodes: Nodes, kind: str) -> None:
+    inputs = explained(nodes, kind)
+    data = inputs["binding.report_data"]
+    below = hashlib.sha256(data["binding_cell_below"]).digest()
+    assert data["binding_cell"].endswith(below)
+    assert hashlib.sha256(data["binding_cell"]).digest() == data["binding_hash"]
+    if kind == "gpu":
+        assert hashlib.sha256(data["gpu_preimage"]).digest() == data["gpu_digest"]
+    assert data["binding_hash"] + data["gpu_digest"] in data["preimage"]
+    assert hashlib.sha256(data["preimage"]).digest() == data["quoted"][:32] == data["expected"][:32]
+    seal = inputs["binding.seal_key"]
+    assert hashlib.sha256(seal["preimage"]).digest() == seal["binding"]
+    key = inputs["tdx.attestation_key"]
+    assert hashlib.sha256(key["preimage"]).digest() == key["qe_report_data"][:32]
+    quote = inputs["tdx.sig"]
+    assert key["preimage"].startswith(quote["attestation_key"])
+    assert data["quoted"] in quote["signed"]
+    assert valid(
+        ec.SECP256R1(), quote["attestation_key"], quote["signature"], quote["signed"], hashes.SHA256()
+    )
+    platform = inputs["tdx.platform"]
+    assert hashlib.sha256(platform["preimage"]).digest() == platform["platform_id"]
+    replayed, log = bytes(48), inputs["rtmr3.replay"]
+    for number in range(len(log) - 2):
+        event = hashlib.sha384(log[f"preimage {number}"]).digest()
+        replayed = hashlib.sha384(replayed + event).digest()
+    assert replayed == log["quoted"]
+
+
+def test_explain_gpu(nodes: Nodes) -> None:
+    inputs = explained(nodes, "gpu")
+    nonce = hashlib.sha256(inputs["gpu.allowed"]["nonce_preimage"]).digest()
+    assert nonce == inputs["gpu.nonce"]["expected"]
+    signed = inputs["gpu.sig"]
+    assert nonce in signed["signed"]
+    assert signed["signed"] + signed["signature"] in inputs["binding.report_data"]["gpu_preimage"]
+    assert all(len(value) == 48 for value in inputs["gpu.rim_match"].values())
+
+
+def test_explain_snp(nodes: Nodes) -> None:
+    inputs = explained(nodes, "sev-snp")
+    data, report = inputs["snp.report_data"], inputs["snp.sig"]["signed"]
+    assert hashlib.sha256(data["preimage"]).digest() == data["found"][:32]
+    assert report[0x50:0x90] == data["found"] == data["expected"]
+    assert report[0x90:0xC0] == inputs["snp.measurement"]["found"] == inputs["snp.measurement"]["allowed 0"]
+    assert report[0xC0:0xE0] == inputs["snp.host_data"]["found"]
+    assert report[0x1A0:0x1E0] == inputs["snp.hwid"]["report"]
+    assert len(inputs["snp.sig"]["signature"]) == 96
+    platform = inputs["policy.platform"]
+    assert hashlib.sha256(platform["preimage"]).digest() == platform["platform_id"]

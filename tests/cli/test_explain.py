@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cocoon_attestation.policy_language_toml import _COMBINATORS, _LEAVES
 from cocoon_attestation.rules import RULES
 from cocoon_cli.check_words import CHECK_WORDS
 from cocoon_cli.explain import error_classes
@@ -59,6 +60,15 @@ def test_checks(cocoon: InProcess, code: str) -> None:
     assert anchor
     if code in CHECK_WORDS:  # of the others, tests/attestation/test_rules.py says the same
         assert f'id="{anchor}"' in (ROOT / page).read_text(), document["spec"]
+
+
+def test_client_rules_are_explained() -> None:
+    page = (ROOT / "docs" / "spec" / "policy-language.md").read_text()
+    anchors = set(re.findall(r'id="(client\.[a-z_]+)"', page))
+    rules = {f"client.{name}" for name in _LEAVES.keys() | _COMBINATORS.keys()}
+    assert anchors == rules
+    # `all_of` is never a check: each rule in it is one.
+    assert {id for id in CHECK_WORDS if id.startswith("client.")} == rules - {"client.all_of"}
 
 
 def test_for_people(cocoon: InProcess) -> None:

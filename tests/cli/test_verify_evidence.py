@@ -112,8 +112,10 @@ def test_verify_fresh_evidence(
     assert other.code == 10
     assert "challenge" in other.failed_checks()
     assert verify(evidence[: len(evidence) // 2], nonce).code == 30
-    explained = verify(evidence, nonce, "--explain").json["inputs"]
-    assert explained["binding.report_data"]
+    explained = {
+        check["id"]: check["inputs"] for check in verify(evidence, nonce, "--explain").json["checks"]
+    }
+    assert explained["binding.report_data"]["preimage"]
 
 
 def test_verify_evidence_under_stricter_rules(

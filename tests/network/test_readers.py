@@ -6,8 +6,11 @@ import asyncio
 import base64
 import json
 import logging
+import secrets
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytoniq import LiteClient
 
+from cocoon_ton.devnet import send_command
 from cocoon_ton.registry import parse_registry
 
 if TYPE_CHECKING:
     from tests.network.netkit import Running
 
 pytestmark = [pytest.mark.network, pytest.mark.model]
+FOREIGN = Path(__file__).parents[1] / "ton_contracts" / "foreign"
+PACKAGES = Path(__file__).parents[2] / "ton_contracts"
 ORACLE = Path(__file__).parents[1] / "ton_contracts" / "tonlib_oracle.py"
 logging.getLogger("LiteClient").setLevel(logging.CRITICAL)
 
@@ -78,6 +84,47 @@ def test_the_official_library_reads_the_registry(net: Running) -> None:
     assert int(answer["balance"]) > 0
 
     _check(net, Cell.one_from_boc(base64.b64decode(answer["data"])))
+
+
+@pytest.mark.parametrize("tool", ["tonutils", "npm"])
+def test_other_tools_read_the_registry_and_pay(net: Running, tool: str) -> None:
+    """A lite client and a wallet of somebody else, told nothing but the global configuration."""
+    from pytoniq_core import Cell
+
+    if tool == "tonutils":
+        pytest.importorskip("tonutils", reason="tonutils is not installed")
+        command = [sys.executable, str(FOREIGN / "tonutils_client.py")]
+    else:
+        node = shutil.which("node")
+        if node is None or not (PACKAGES / "node_modules/ton-lite-client").is_dir():
+            pytest.skip("needs Node.js and `npm ci` in ton_contracts, as `make test` does it")
+        command = [node, str(FOREIGN / "npm_client.mjs")]
+    job = {
+        "config": net.network.global_config,
+        "registry": net.network.registry,
+        "getter": "registryState",
+        "seed": secrets.token_hex(32),
+        "to": f"0:{secrets.token_hex(32)}",
+        "amount": "123456789",
+        "packages": str(PACKAGES / "package.json"),
+    }
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        timer = threading.Timer(120, process.kill)
+        timer.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps(job))
+            process.stdin.close()
+            wallet = json.loads(process.stdout.readline())["wallet"]
+            asyncio.run(send_command(net.dev.root / "chain", "fund", address=wallet, amount=10**9))
+            report = json.loads(process.stdout.readline())
+        finally:
+            timer.cancel()
+    assert process.returncode == 0
+    _check(net, Cell.one_from_boc(base64.b64decode(report["data"])))
+    assert report["seqno"] == 1
+    assert report["head"] < report["later"]
 
 
 def _library() -> str:

@@ -105,6 +105,8 @@ class FakeChain:
         self.seqno = 100
         self.fail: Exception | None = None
         self.reads = 0
+        self.clock_offset = 0
+        """Seconds by which the chain is ahead."""
 
     async def head(self) -> BlockRef:
         """The newest block."""
@@ -129,7 +131,7 @@ class FakeChain:
             last_tx_lt=1,
             last_tx_hash=bytes(32),
             block=at or self._block(),
-            shard_utime=int(time.time()),
+            shard_utime=int(time.time()) + self.clock_offset,
         )
 
     async def transactions(
@@ -167,18 +169,21 @@ class FakeTreasury:
         """What is left."""
         return self.funds
 
-    async def transfer(
-        self, key: str, *, to: Address, amount: int, body: Cell, state_init: StateInit | None = None
+    async def resume(self) -> None:
+        """Nothing is ever half done here."""
+
+    async def pay(
+        self, *, key: str, to: Address, value: int, body: Cell, state_init: StateInit | None = None
     ) -> None:
         """Move money once per key."""
         await asyncio.sleep(0)
         if key not in self.done:
-            if amount > self.funds:
+            if value > self.funds:
                 raise InsufficientFundsError("not enough")
-            self.funds -= amount
-            self.done[key] = amount
+            self.funds -= value
+            self.done[key] = value
             account = self.chain.accounts.setdefault(to.hash_part, Account(balance=0))
-            account.balance += amount
+            account.balance += value
             if state_init is not None:
                 account.code, account.data = state_init.code, state_init.data
         if self.crash_after and key.startswith(self.crash_after):

@@ -17,7 +17,7 @@ from pytoniq_core import Address, Cell, StateInit
 from cocoon_attestation.anchor import Anchor
 from cocoon_attestation.bundle import parse_bundle, verify_bundle
 from cocoon_attestation.checkpoint import Checkpoint
-from cocoon_attestation.errors import ConfigError, PaymentError, UnsupportedError
+from cocoon_attestation.errors import ConfigError, UnsupportedError
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_proxy import events as e
 from cocoon_proxy.audit import chain_facts
@@ -216,13 +216,12 @@ async def test_the_rest_of_a_channel_comes_back(live: Live, harness: Any, tmp_pa
     async with live.client(tmp_path / "home", chain=live.chain) as client:
         await client.complete(CHAT, harness.body())
         (row,) = await client.channels()
-        when = await client.start_close(row.id)
-        assert when > live.now()
-        with pytest.raises(PaymentError):
-            await client.finish_close(row.id)
-        live.net.warp(when - live.net.chain.now() + 1)
+        begun = await client.close_channel(row.id)
+        assert begun.close_at > live.now()
+        assert await client.close_channel(row.id) == begun
+        live.net.warp(begun.close_at - live.net.chain.now() + 1)
         await asyncio.sleep(0.1)  # longer than the head's life in `chain`
-        await client.finish_close(row.id)
+        assert (await client.close_channel(row.id)).state == "closed"
         assert (await client.channels())[0].state == "closed"
         balance = (await live.chain.account(Address((0, row.id)))).balance
         assert balance < TON // 100

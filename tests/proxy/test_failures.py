@@ -304,22 +304,25 @@ async def test_a_channel_is_closed_in_two_steps(
         assert account.data is not None
         closing = ChannelState(identity=parse_channel(account.data).identity, paid=0, close_at=0)
 
-        async def start(key: str, **_: Any) -> None:
+        async def start(**_: Any) -> None:
             account.data = harness.channel_data(closing, close_at=int(network.clock()) + 600)
 
-        network.treasury.transfer = start  # type: ignore[method-assign]
-        when = await client.start_close(row.id)
-        assert when > network.clock()
-        with pytest.raises(PaymentError):
-            await client.finish_close(row.id)
+        network.treasury.pay = start  # type: ignore[method-assign]
+        begun = await client.close_channel(row.id)
+        assert (begun.state, begun.close_at > network.clock()) == ("closing", True)
+        again = await client.close_channel(row.id)
+        assert again == begun
         network.clock_offset = 700.0
+        network.chain.clock_offset = 700
 
-        async def finish(key: str, **_: Any) -> None:
+        async def finish(**_: Any) -> None:
             account.data = harness.channel_data(closing, close_at=0xFFFFFFFF)
 
-        network.treasury.transfer = finish  # type: ignore[method-assign]
-        await client.finish_close(row.id)
+        network.treasury.pay = finish  # type: ignore[method-assign]
+        assert (await client.close_channel(row.id)).state == "closed"
         assert (await client.channels())[0].state == "closed"
+        assert (await client.close_channel(row.id)).state == "closed"
+    assert len(network.of(e.ChannelClosing)) == len(network.of(e.ChannelClosed)) == 1
 
 
 async def wait_for(condition: Any) -> None:

@@ -246,3 +246,57 @@ def test_doubts_about_lost_requests_end_when_they_can_cost_nothing_more(tmp_path
     account = ledger.channel(CHANNEL).account
     assert (account.lost, account.verified, account.cumulative, account.exposure) == (0, 80, 80, 80)
     ledger.close()
+
+
+CHANNELS_1 = """
+CREATE TABLE channels (
+  id BLOB PRIMARY KEY, node BLOB NOT NULL, salt INTEGER NOT NULL, initial_data BLOB NOT NULL,
+  state TEXT NOT NULL, deposit TEXT NOT NULL, cap TEXT NOT NULL, cumulative TEXT NOT NULL,
+  verified TEXT NOT NULL, lost TEXT NOT NULL, in_flight TEXT NOT NULL, created_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO channels VALUES (x'01', x'02', 7, x'03', 'open', '1000', '500', '40', '30', '20', '10', 99);
+"""
+"""Version 1 as it was first; later files of version 1 had the columns of version 2 already."""
+
+
+def _version_1(directory: Path, *, with_columns: bool) -> None:
+    """A ledger as an older client left it."""
+    opened(directory).close()
+    with sqlite3.connect(directory / "ledger.sqlite3") as db:
+        db.execute("PRAGMA user_version = 1")
+        if not with_columns:
+            db.execute("DROP TABLE channels")
+            db.executescript(CHANNELS_1)
+    db.close()
+
+
+def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    _version_1(tmp_path, with_columns=False)
+    ledger = Ledger(tmp_path)
+    (row,) = ledger.channels()
+    assert (row.id, row.salt, row.state, row.deposit, row.created_at) == (b"\x01", 7, "open", 1000, 99)
+    assert (row.account.lost, row.account.in_flight, row.top_ups, row.pending_top_up) == (20, 10, 0, 0)
+    begun = ledger.begin_top_up(b"\x01", 5)
+    assert (begun.top_ups, begun.pending_top_up) == (1, 5)
+    assert ledger.finish_top_up(b"\x01").deposit == 1005
+    ledger.plan_channel(id=CHANNEL, node=NODE, salt=1, initial_data=b"d", deposit=3, now=NOW)
+    assert (ledger.channel(CHANNEL).created_at, ledger.channel(CHANNEL).top_ups) == (NOW, 0)
+    ledger.close()
+    again = Ledger(tmp_path)  # nothing is done twice
+    assert again.channel(b"\x01").top_ups == 1
+    again.close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite3") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    db.close()
+
+
+def test_a_ledger_of_version_1_that_has_the_columns_keeps_them(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ledger.begin_top_up(CHANNEL, 5)
+    ledger.close()
+    _version_1(tmp_path, with_columns=True)
+    ledger = Ledger(tmp_path)
+    assert ledger.channel(CHANNEL).pending_top_up == 5
+    ledger.drop_top_up(CHANNEL)
+    assert (ledger.channel(CHANNEL).pending_top_up, ledger.channel(CHANNEL).deposit) == (0, 10**18)
+    ledger.close()

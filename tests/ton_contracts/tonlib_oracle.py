@@ -2,8 +2,9 @@
 
 Standard input: one JSON object with `config` (global configuration), `library` (path of
 libtonlibjson) and `queries` (name to tonlib query; ``{last}`` stands for the newest masterchain
-block). Standard output: one JSON object of answers by name. The library is C++ with threads of its
-own, so it must not run inside the test process.
+block, ``{name.field}`` for a field of an earlier answer; a query with `until` is repeated until that
+field of its answer is the value given). Standard output: one JSON object of answers by name. The
+library is C++ with threads of its own, so it must not run inside the test process.
 """
 
 from __future__ import annotations
@@ -47,6 +48,20 @@ class Tonlib:
         return {"@type": "timeout"}
 
 
+def fill(value: Any, answers: dict[str, Any]) -> Any:
+    """The query with the fields of earlier answers in place."""
+    if isinstance(value, dict):
+        return {key: fill(item, answers) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, answers) for item in value]
+    if isinstance(value, str) and value[:1] == "{" and value[-1:] == "}":
+        found: Any = answers
+        for part in value[1:-1].split("."):
+            found = found[part]
+        return found
+    return value
+
+
 def main() -> None:
     """Answer the job on standard input, then leave without the library's destructors."""
     job = json.load(sys.stdin)
@@ -62,9 +77,19 @@ def main() -> None:
     answers = {"init": tonlib.request({"@type": "init", "options": options})}
     answers["sync"] = tonlib.request({"@type": "sync"})
     answers["head"] = tonlib.request({"@type": "blocks.getMasterchainInfo"})
+    answers["last"] = answers["head"].get("last", {})
     for name, query in job["queries"].items():
-        filled = {k: answers["head"].get("last") if v == "{last}" else v for k, v in query.items()}
-        answers[name] = tonlib.request(filled)
+        wanted = query.pop("until", {})
+        try:
+            filled = fill(query, answers)
+        except KeyError as error:  # the answer that it builds on was an error
+            answers[name] = {"@type": "error", "message": f"no {error}"}
+            continue
+        for _ in range(100):
+            answers[name] = tonlib.request(filled)
+            if all(answers[name].get(field) == value for field, value in wanted.items()):
+                break
+            time.sleep(0.1)
     sys.stdout.write(json.dumps(answers))
     sys.stdout.flush()
     os._exit(0)

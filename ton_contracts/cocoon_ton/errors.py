@@ -44,6 +44,20 @@ class InsufficientFundsError(PaymentError):
     default_hint = "top up the wallet's address"
 
 
+class MessageFailedError(PaymentError):
+    """A contract refused a message that the wallet sent; its value came back less the fees."""
+
+    code = "message_failed"
+    default_hint = "the exit code is explained in docs/spec/contracts.md"
+
+
+class OutboxBusyError(ConfigError):
+    """Another process uses the wallet's outbox."""
+
+    code = "outbox_busy"
+    default_hint = "wait until the other command has ended"
+
+
 class OutboxConflictError(RejectedError):
     """An operation key was used again for a different operation."""
 

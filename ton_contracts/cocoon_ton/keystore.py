@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_ton.errors import KeystoreError
+from cocoon_ton.files import create_private
 from cocoon_ton.wallet import Wallet, WalletVersion, parse_mnemonic
 
 FORMAT = "cocoon.keystore.v1"
@@ -47,16 +48,10 @@ class KeyFile:
 def create_keystore(path: Path, key: KeyFile, passphrase: str | None = None) -> None:
     """Write a new key file. Raises `KeystoreError` if `path` exists; keys are never overwritten."""
     text = json.dumps(_encode(key, passphrase), indent=2) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        create_private(path, text.encode())
     except OSError as error:
         raise KeystoreError(f"cannot create key file {path}: {error.strerror}") from error
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_directory(path.parent)
 
 
 def load_keystore(path: Path, passphrase: str | None = None) -> KeyFile:
@@ -164,11 +159,3 @@ def _bytes(text: object) -> bytes:
     if not isinstance(text, str):
         raise ValueError("not text")
     return base64.b64decode(text, validate=True)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

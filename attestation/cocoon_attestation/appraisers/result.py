@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cocoon_attestation.binding import KeyBinding
+from cocoon_attestation.binding import (
+    KeyBinding,
+    gpu_digest,
+    gpu_preimage,
+    report_data,
+    report_data_preimage,
+)
 from cocoon_attestation.checks import CheckList
+from cocoon_attestation.evidence import Evidence
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.reference import AnyRelease, TeeKind
 
@@ -33,6 +40,23 @@ class MeasuredGpus:
     """Number of GPUs that the release demands; None on TDX, or if no release was recognised."""
     by_release: bool = False
     """True on SEV-SNP."""
+
+
+def report_data_inputs(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """All bytes that are hashed on the way from key binding and devices to the report data, for ``--explain``."""
+    cell = evidence.binding.cell
+    reports = [device.report for device in evidence.devices]
+    digest = gpu_digest(reports)
+    devices = (("gpu_preimage", gpu_preimage(reports).hex()),) if reports else ()
+    return (
+        ("binding_cell", cell.representation.hex()),
+        ("binding_cell_below", cell.refs[0].representation.hex()),
+        ("binding_hash", cell.hash.hex()),
+        *devices,
+        ("gpu_digest", digest.hex()),
+        ("preimage", report_data_preimage(cell.hash, digest).hex()),
+        ("expected", report_data(cell.hash, digest, evidence.challenge).hex()),
+    )
 
 
 def check_release(

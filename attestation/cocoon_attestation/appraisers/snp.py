@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 
-from cocoon_attestation.appraisers.result import CpuResult, MeasuredGpus, check_release
+from cocoon_attestation.appraisers.result import CpuResult, MeasuredGpus, check_release, report_data_inputs
 from cocoon_attestation.binding import gpu_digest, report_data
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.evidence import Evidence, SnpEvidence
@@ -18,7 +18,7 @@ from cocoon_attestation.policy_vendor import open_snp_policy
 from cocoon_attestation.reference import SnpRelease, TeeKind
 from cocoon_attestation.snp.policy import SnpPolicy
 from cocoon_attestation.snp.verify import SnpClaims, verify_snp
-from cocoon_attestation.tdx.platform import platform_id
+from cocoon_attestation.tdx.platform import platform_id, platform_preimage
 
 
 def appraise_snp(
@@ -33,13 +33,23 @@ def appraise_snp(
         # Genuine chips have no place under a development root, and no other root is named.
         checks.record("snp.chain", False, "the policy names no development root for SEV-SNP")
         return None, MeasuredGpus(by_release=True)
+    if not cpu.certificate:
+        checks.record("snp.chain", False, "the node sent no certificate of the key that signed the report")
+        return None, MeasuredGpus(by_release=True)
     rules = snp_rules(evidence, policy)
     if not policy.snp_releases:
         checks.record("snp.measurement", False, "the policy allows no SEV-SNP release")
     claims, found = verify_snp(
-        cpu.report, cpu.certificate, cpu.issuer_chain, cpu.crl, rules, datetime.fromtimestamp(now, UTC)
+        cpu.report,
+        cpu.certificate,
+        cpu.issuer_chain,
+        cpu.crl or None,
+        rules,
+        datetime.fromtimestamp(now, UTC),
     )
-    checks.extend(found)
+    for check in found:
+        more = report_data_inputs(evidence) if check.id == "snp.report_data" else ()
+        checks.checks.append(dataclasses.replace(check, inputs=(*check.inputs, *more)) if more else check)
     measurement = claims.report.measurement
     matched = next((r for r in policy.snp_releases if r.measurement == measurement), None)
     check_release(evidence.binding, policy, matched, checks)
@@ -109,7 +119,7 @@ def _check_models(release: SnpRelease | None, policy: Policy, checks: CheckList)
         "release.models",
         not foreign,
         f"model {foreign[0]} is not allowed" if foreign else f"{len(release.models)} models, all allowed",
-        inputs=tuple(("model", model.hex()) for model in release.models),
+        inputs=tuple((f"model {index}", model.hex()) for index, model in enumerate(release.models)),
     )
 
 
@@ -124,5 +134,8 @@ def _check_platform(claims: SnpClaims, identity: bytes, policy: Policy, checks: 
         "policy.platform",
         allowed and not denied,
         f"platform {'masked' if masked else identity.hex()[:16] + '…'}: {verdict}",
-        inputs=(("platform_id", identity.hex()),),
+        inputs=(
+            ("preimage", platform_preimage(TeeKind.SEV_SNP, claims.report.chip_id).hex()),
+            ("platform_id", identity.hex()),
+        ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 
-from cocoon_attestation.appraisers.result import CpuResult, MeasuredGpus, check_release
+from cocoon_attestation.appraisers.result import CpuResult, MeasuredGpus, check_release, report_data_inputs
 from cocoon_attestation.binding import gpu_digest, report_data
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.evidence import Evidence, TdxEvidence
@@ -72,10 +72,5 @@ def _check_report_data(evidence: Evidence, quote: Quote, checks: CheckList) -> N
         "binding.report_data",
         hmac.compare_digest(expected, quote.report.report_data),
         "the hardware signed exactly this key binding and challenge, 64 bytes compared",
-        inputs=(
-            ("binding_hash", evidence.binding.hash.hex()),
-            ("gpu_digest", devices.hex()),
-            ("expected", expected.hex()),
-            ("quoted", quote.report.report_data.hex()),
-        ),
+        inputs=(*report_data_inputs(evidence), ("quoted", quote.report.report_data.hex())),
     )

@@ -111,7 +111,14 @@ def verify_eventlog(
             checks.skip(check, f"no quote to compare with {replayed[i].hex()}", spec=_SPEC + check)
         elif i in policy.registers:
             same = hmac.compare_digest(replayed[i], bytes(registers[i]))
-            _record(checks, check, same, f"replayed {replayed[i].hex()}, quote {registers[i].hex()}")
+            extended = [event for event in events if event.register == i]
+            inputs = (
+                *((f"digest {number}", event.digest.hex()) for number, event in enumerate(extended)),
+                ("replayed", replayed[i].hex()),
+                ("quoted", registers[i].hex()),
+            )
+            detail = f"replayed {replayed[i].hex()}, quote {registers[i].hex()}"
+            _record(checks, check, same, detail, inputs=inputs)
     _check_structure(checks, events, policy)
     if log is not None:
         _check_runtime(checks, log)
@@ -130,7 +137,14 @@ def _check_structure(checks: CheckList, events: tuple[LogEvent, ...], policy: Ev
     wrong = [
         event for event in boot if event.type in _PREIMAGE_TYPES and event.data and not event.data_verified
     ]
-    _record(checks, "eventlog.preimage", not wrong, f"events whose data was changed: {len(wrong)}")
+    data = [event for event in boot if event.type in _PREIMAGE_TYPES and event.data]
+    _record(
+        checks,
+        "eventlog.preimage",
+        not wrong,
+        f"events whose data was changed: {len(wrong)}",
+        inputs=tuple((f"preimage {number}", event.data.hex()) for number, event in enumerate(data)),
+    )
     _check_separators(checks, boot, policy)
     if 1 in policy.registers:
         _check_exit_boot(checks, boot)
@@ -183,5 +197,7 @@ def _check_runtime(checks: CheckList, log: DstackLog) -> None:
     )
 
 
-def _record(checks: CheckList, check: str, ok: bool, detail: str) -> None:
-    checks.record(check, ok, detail, spec=_SPEC + check)
+def _record(
+    checks: CheckList, check: str, ok: bool, detail: str, inputs: tuple[tuple[str, str], ...] = ()
+) -> None:
+    checks.record(check, ok, detail, spec=_SPEC + check, inputs=inputs)

@@ -36,8 +36,8 @@ class GpuDevice:
 def parse_evidence_list(data: bytes) -> tuple[GpuDevice, ...]:
     """Parse NVIDIA's JSON evidence: a list of ``{arch, certificate, evidence, …}`` in base64.
 
-    The list may also stand in an object under ``evidence_list``. The nonce and versions beside the
-    evidence are ignored: only the signed report counts.
+    The list may also stand in an object under ``evidence_list``, and one device may stand alone. The nonce
+    and versions beside the evidence are ignored: only the signed report counts.
 
     Raises:
         MalformedError: larger than 4 MiB, more than 32 devices, or not of this form.
@@ -45,11 +45,17 @@ def parse_evidence_list(data: bytes) -> tuple[GpuDevice, ...]:
     if len(data) > MAX_JSON:
         raise MalformedError("the GPU evidence is too long")
     try:
-        document = json.loads(bytes(data), object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(
+            bytes(data).decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
     except (ValueError, RecursionError) as error:
         raise MalformedError("the GPU evidence is not JSON") from error
     outer = document.get("arch") if isinstance(document, dict) else None
-    entries = document.get("evidence_list") if isinstance(document, dict) else document
+    if isinstance(document, dict):
+        alone = "evidence" in document and "evidence_list" not in document
+        entries = [document] if alone else document.get("evidence_list")
+    else:
+        entries = document
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_DEVICES:
         raise MalformedError(f"the GPU evidence is not a list of 1 to {MAX_DEVICES} devices")
     return tuple(_device(entry, outer) for entry in entries)
@@ -61,6 +67,7 @@ def _device(entry: object, outer_architecture: object) -> GpuDevice:
     architecture = entry.get("arch", outer_architecture)
     if not isinstance(architecture, str):
         raise MalformedError("an entry of the GPU evidence has no architecture")
+    architecture = architecture.upper()
     if architecture in _SWITCH_ARCHITECTURES:
         kind = DeviceKind.SWITCH
     elif architecture in _GPU_ARCHITECTURES:
@@ -78,7 +85,7 @@ def _base64(value: object, what: str) -> bytes:
     if not isinstance(value, str):
         raise MalformedError(f"{what} is missing")
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise MalformedError(f"{what} is not base64") from error
 

@@ -159,6 +159,11 @@ def _check_values(record: DeviceRecorder, rims: Sequence[Rim], report: GpuReport
         "gpu.rim_match",
         bool(rims) and not empty and not wrong,
         f"{counts.total()} active entries; different: {wrong or 'none'}; empty manifests: {empty or 'none'}",
+        tuple(
+            (f"index {index}", report.measurements[index].hex())
+            for index in sorted(counts)
+            if index < len(report.measurements)
+        ),
     )
 
 

@@ -18,9 +18,9 @@ class DeviceRecorder:
     device: str
     """For example ``gpu 3``."""
 
-    def __call__(self, check: str, ok: bool, detail: str) -> bool:
+    def __call__(self, check: str, ok: bool, detail: str, inputs: tuple[tuple[str, str], ...] = ()) -> bool:
         """Append a passed or failed check and return `ok`."""
-        return self.checks.record(check, ok, f"{self.device}: {detail}", spec=SPEC + check)
+        return self.checks.record(check, ok, f"{self.device}: {detail}", spec=SPEC + check, inputs=inputs)
 
     def skip(self, check: str, why: str) -> None:
         """Append a check that was not made."""

@@ -182,9 +182,14 @@ def _check_revocation(
 
 
 def _check_report(record: DeviceRecorder, one: _Parsed, nonce: bytes) -> None:
-    record("gpu.sig", _signature_valid(one), "ECDSA P-384 over request and response")
+    record(
+        "gpu.sig",
+        _signature_valid(one),
+        "ECDSA P-384 over request and response",
+        (("signed", one.report.signed.hex()), ("signature", one.report.signature.hex())),
+    )
     fresh = hmac.compare_digest(one.report.nonce, nonce)
-    record("gpu.nonce", fresh, f"request nonce {one.report.nonce.hex()}")
+    record("gpu.nonce", fresh, f"request nonce {one.report.nonce.hex()}", (("expected", nonce.hex()),))
 
 
 def _signature_valid(one: _Parsed) -> bool:

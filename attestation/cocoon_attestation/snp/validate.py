@@ -156,7 +156,10 @@ def _check_software(checks: CheckList, report: SnpReport, policy: SnpPolicy) -> 
         checks.skip("snp.measurement", "the policy names no measurement", spec=_SPEC + "snp.measurement")
     else:
         known = report.measurement in policy.measurements
-        _record(checks, "snp.measurement", known, f"launch digest {report.measurement.hex()}")
+        allowed = sorted(policy.measurements)
+        inputs = tuple((f"allowed {index}", digest.hex()) for index, digest in enumerate(allowed))
+        found = report.measurement.hex()
+        _record(checks, "snp.measurement", known, f"launch digest {found}", (*inputs, ("found", found)))
     _compare(checks, "snp.host_data", report.host_data, policy.host_data)
     ok = (
         report.guest_svn >= policy.minimum_guest_svn
@@ -172,8 +175,11 @@ def _compare(checks: CheckList, check: str, found: bytes, expected: bytes | None
     if expected is None:
         checks.skip(check, "the policy expects no value", spec=_SPEC + check)
     else:
-        _record(checks, check, hmac.compare_digest(found, expected), f"found {found.hex()}")
+        inputs = (("expected", expected.hex()), ("found", found.hex()))
+        _record(checks, check, hmac.compare_digest(found, expected), f"found {found.hex()}", inputs)
 
 
-def _record(checks: CheckList, check: str, ok: bool, detail: str) -> None:
-    checks.record(check, ok, detail, spec=_SPEC + check)
+def _record(
+    checks: CheckList, check: str, ok: bool, detail: str, inputs: tuple[tuple[str, str], ...] = ()
+) -> None:
+    checks.record(check, ok, detail, spec=_SPEC + check, inputs=inputs)

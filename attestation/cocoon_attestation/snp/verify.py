@@ -163,7 +163,14 @@ def _check_report(
     if leaf.kind is SigningKey.VLEK:
         known = leaf.csp_id is not None and (policy.vlek_csps == ANY_CSP or leaf.csp_id in policy.vlek_csps)
         _record(checks, "snp.csp", known, f"VLEK of {leaf.csp_id or 'no provider'}")
-    _record(checks, "snp.sig", _signature_valid(report, leaf), "ECDSA P-384 over bytes 0 to 671")
+    r, s = report.signature
+    _record(
+        checks,
+        "snp.sig",
+        _signature_valid(report, leaf),
+        "ECDSA P-384 over bytes 0 to 671",
+        (("signed", report.signed.hex()), ("signature", (r.to_bytes(48) + s.to_bytes(48)).hex())),
+    )
     return tcbs
 
 
@@ -217,7 +224,8 @@ def _check_hwid(
         return
     size = 8 if endorsement and endorsement.product is Product.TURIN else 64
     ok = same and len(leaf.hwid) == size
-    _record(checks, "snp.hwid", ok, "chip id of the report against the certificate")
+    ids = (("certificate", leaf.hwid.hex()), ("report", report.chip_id.hex()))
+    _record(checks, "snp.hwid", ok, "chip id of the report against the certificate", ids)
 
 
 def _signature_valid(report: SnpReport, leaf: SnpLeaf) -> bool:
@@ -246,5 +254,7 @@ def _valid_until(
     return min(ends)
 
 
-def _record(checks: CheckList, check: str, ok: bool, detail: str) -> None:
-    checks.record(check, ok, detail, spec=_SPEC + check)
+def _record(
+    checks: CheckList, check: str, ok: bool, detail: str, inputs: tuple[tuple[str, str], ...] = ()
+) -> None:
+    checks.record(check, ok, detail, spec=_SPEC + check, inputs=inputs)

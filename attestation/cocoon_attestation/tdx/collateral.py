@@ -25,6 +25,7 @@ MAX_CHAIN_LENGTH: Final = 4
 """Most certificates in one chain."""
 MAX_COLLATERAL: Final = 4 << 20
 """Longest JSON file in bytes."""
+_PEM: Final = b"-----BEGIN"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 _TEXT_LIMITS: Final = {
     "pck_crl_issuer_chain": MAX_CHAIN,
@@ -119,24 +120,26 @@ class Collateral:
 def load_collateral(data: bytes) -> TdxCollateralBytes:
     """Read a JSON object with the nine fields of QuoteCollateralV3: texts, and bytes in hex.
 
+    Other fields are ignored: everything that counts is signed. A revocation list may also be PEM, as text
+    or in hex, which some services give.
+
     Raises:
-        MalformedError: larger than 4 MiB, not such an object, a field that is missing, unknown or too
-            long, or bytes that are not hex.
+        MalformedError: larger than 4 MiB, not such an object, a field that is missing or too long, or bytes
+            that are not hex.
     """
     if len(data) > MAX_COLLATERAL:
         raise MalformedError(f"collateral: at most {MAX_COLLATERAL} bytes expected")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MalformedError("collateral: not UTF-8") from error
-    table = _strict_json(text, "collateral")
-    if set(table) != _TEXT_LIMITS.keys() | _HEX_LIMITS.keys():
-        raise MalformedError("collateral: exactly the fields of QuoteCollateralV3 expected")
-    fields = _Fields(table, "collateral")
+    fields = _Fields(_strict_json(text, "collateral"), "collateral")
     texts = {key: fields.bounded(key, limit) for key, limit in _TEXT_LIMITS.items()}
     blobs = {key: fields.blob(key, limit) for key, limit in _HEX_LIMITS.items()}
     for key in ("tcb_info_signature", "qe_identity_signature"):
         exact_bytes(blobs[key], 64, key)
+    for key in ("root_ca_crl", "pck_crl"):
+        blobs[key] = _list_der(blobs[key], f"collateral: {key}")
     return TdxCollateralBytes(
         pck_crl_issuer_chain=texts["pck_crl_issuer_chain"],
         root_ca_crl=blobs["root_ca_crl"],
@@ -148,6 +151,16 @@ def load_collateral(data: bytes) -> TdxCollateralBytes:
         qe_identity=texts["qe_identity"],
         qe_identity_signature=blobs["qe_identity_signature"],
     )
+
+
+def _list_der(data: bytes, what: str) -> bytes:
+    """A revocation list in DER form; it may come as PEM."""
+    if not data.lstrip().startswith(_PEM):
+        return data
+    try:
+        return x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)
+    except Exception as error:  # third-party parser: whatever it says about the bytes, they are bad
+        raise MalformedError(f"{what}: does not decode") from error
 
 
 def parse_collateral(source: TdxCollateralBytes) -> Collateral:
@@ -288,9 +301,11 @@ class _Fields:
         return value
 
     def blob(self, key: str, limit: int) -> bytes:
-        """1 to `limit` bytes in hex."""
-        text = self.bounded(key, 2 * limit)
-        return self.hex(key, len(text) // 2)
+        """1 to `limit` bytes in hex, or PEM text."""
+        text = self.bounded(key, 2 * limit).strip()
+        return (
+            text.encode("ascii") if text.startswith(_PEM.decode()) else self._hex(key, text, len(text) // 2)
+        )
 
     def number(self, key: str) -> int:
         value = self._table.get(key)
@@ -299,7 +314,9 @@ class _Fields:
         return value
 
     def hex(self, key: str, length: int) -> bytes:
-        text = self.text(key)
+        return self._hex(key, self.text(key), length)
+
+    def _hex(self, key: str, text: str, length: int) -> bytes:
         if len(text) != 2 * length or text.strip("0123456789abcdefABCDEF"):
             raise MalformedError(f"{self._what}: {key} must be {length} bytes in hex")
         return bytes.fromhex(text)

@@ -113,8 +113,12 @@ def platform_id(tee: TeeKind | None, vendor_id: bytes) -> bytes:
 
     `tee` is None for SGX, which no release can name: its byte is 0.
     """
-    kind = bytes([0 if tee is None else tee.value])
-    return hashlib.sha256(b"cocoon/v1/platform" + kind + vendor_id).digest()
+    return hashlib.sha256(platform_preimage(tee, vendor_id)).digest()
+
+
+def platform_preimage(tee: TeeKind | None, vendor_id: bytes) -> bytes:
+    """The bytes whose SHA-256 is `platform_id`."""
+    return b"cocoon/v1/platform" + bytes([0 if tee is None else tee.value]) + vendor_id
 
 
 def check_platform(
@@ -144,8 +148,9 @@ def check_platform(
     )
     tolerated = _tcb(result, _grace(quote, collateral, result, policy), policy, now, checks)
     _consistency(quote, collateral, result, checks)
-    identity = platform_id(TeeKind.TDX if result.tee_type else None, result.ppid)
-    _platform(identity, policy, checks)
+    preimage = platform_preimage(TeeKind.TDX if result.tee_type else None, result.ppid)
+    identity = hashlib.sha256(preimage).digest()
+    _platform(identity, preimage, policy, checks)
     return TdxPlatform(
         platform_id=identity,
         expires_at=min(
@@ -246,7 +251,7 @@ def _consistency(quote: SignedQuote, collateral: Collateral, result: DcapResult,
     )
 
 
-def _platform(identity: bytes, policy: PlatformRequirements, checks: CheckList) -> None:
+def _platform(identity: bytes, preimage: bytes, policy: PlatformRequirements, checks: CheckList) -> None:
     allowed = policy.allowed_platforms is None or identity in policy.allowed_platforms
     denied = identity in policy.denied_platforms
     verdict = "denied" if denied else "allowed" if allowed else "not on the allow-list"
@@ -254,7 +259,7 @@ def _platform(identity: bytes, policy: PlatformRequirements, checks: CheckList) 
         "tdx.platform",
         allowed and not denied,
         f"platform {identity.hex()[:16]}…: {verdict}",
-        inputs=(("platform_id", identity.hex()),),
+        inputs=(("preimage", preimage.hex()), ("platform_id", identity.hex())),
     )
 
 

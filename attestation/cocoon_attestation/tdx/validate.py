@@ -66,15 +66,24 @@ def _measurement(report: TdReport, policy: Policy, checks: CheckList) -> Release
         wanted = (release.mrtd, release.rtmr0, release.rtmr1, release.rtmr2)
         measured = (report.mrtd, report.rtmr0, report.rtmr1, report.rtmr2)
         if measured == wanted:
-            checks.record("tdx.measurement", True, f"MRTD and RTMR0-2 are those of {release.name}")
+            checks.record(
+                "tdx.measurement",
+                True,
+                f"MRTD and RTMR0-2 are those of {release.name}",
+                inputs=_measured(report),
+            )
             return release
     checks.record(
         "tdx.measurement",
         False,
         f"MRTD {report.mrtd.hex()[:16]}… and RTMR0-2 match none of {len(policy.tdx_releases)} allowed releases",
-        inputs=tuple((name, getattr(report, name).hex()) for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2")),
+        inputs=_measured(report),
     )
     return None
+
+
+def _measured(report: TdReport) -> tuple[tuple[str, str], ...]:
+    return tuple((name, getattr(report, name).hex()) for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2"))
 
 
 def _attributes(report: TdReport, expected: Release | None, checks: CheckList) -> None:
@@ -139,6 +148,7 @@ def _service_td(report: TdReport, checks: CheckList) -> None:
         "tdx.service_td",
         not bound,
         "a service TD is bound: it could read the guest" if bound else "no service TD is bound",
+        inputs=() if report.mrservicetd is None else (("mrservicetd", report.mrservicetd.hex()),),
     )
 
 
@@ -158,6 +168,7 @@ def _paravisor(report: TdReport, checks: CheckList) -> None:
         "run-time data, so this quote shows neither software nor freshness"
         if found
         else "the guest measures itself",
+        inputs=(("registers", registers.hex()), ("report_data", report.report_data.hex())),
     )
 
 
@@ -169,4 +180,5 @@ def check_owner(report: TdReport, checks: CheckList) -> None:
         "tdx.owner",
         not used,
         f"{', '.join(used)}: zero expected" if used else "MRCONFIGID, MROWNER and MROWNERCONFIG are zero",
+        inputs=tuple((name, getattr(report, name).hex()) for name in names),
     )

@@ -153,6 +153,12 @@ def _collateral(
         not faults,
         "; ".join(faults)
         or "TCB info, QE identity and CRLs are signed, for this platform, of the right issuers",
+        inputs=(
+            ("tcb_info", collateral.source.tcb_info),
+            ("tcb_info_signature", collateral.tcb_info.signature.hex()),
+            ("qe_identity", collateral.source.qe_identity),
+            ("qe_identity_signature", collateral.qe_identity.signature.hex()),
+        ),
     )
 
 
@@ -198,7 +204,11 @@ def _attestation_key(quote: SignedQuote, checks: CheckList) -> None:
         "tdx.attestation_key",
         hmac.compare_digest(digest + bytes(32), quote.qe_report.report_data),
         "report data of the quoting enclave against H(attestation key ‖ authentication data)",
-        inputs=(("digest", digest.hex()), ("qe_report_data", quote.qe_report.report_data.hex())),
+        inputs=(
+            ("preimage", (quote.attestation_key + quote.qe_auth_data).hex()),
+            ("digest", digest.hex()),
+            ("qe_report_data", quote.qe_report.report_data.hex()),
+        ),
     )
 
 
@@ -226,7 +236,12 @@ def _quoting_enclave(
         "tdx.qe",
         not faults,
         f"quoting enclave: {'; '.join(faults) or 'signed by the PCK key, identity as published'}",
-        inputs=(("mrsigner", report.mrsigner.hex()), ("isv_svn", str(report.isv_svn))),
+        inputs=(
+            ("signed", report.raw.hex()),
+            ("signature", quote.qe_report_signature.hex()),
+            ("mrsigner", report.mrsigner.hex()),
+            ("isv_svn", str(report.isv_svn)),
+        ),
     )
 
 
@@ -240,7 +255,12 @@ def _quote_signature(quote: SignedQuote, checks: CheckList) -> None:
         "tdx.sig",
         valid,
         f"attestation key over header and body ({len(quote.signed)} bytes)",
-        inputs=(("quote_sha256", quote.sha256.hex()),),
+        inputs=(
+            ("signed", quote.signed.hex()),
+            ("signature", quote.signature.hex()),
+            ("attestation_key", quote.attestation_key.hex()),
+            ("quote_sha256", quote.sha256.hex()),
+        ),
     )
 
 

@@ -158,7 +158,8 @@ def _check_report_data(id: str, found: bytes, options: QuoteOptions, checks: Che
         checks.skip(id, "no expected value: freshness and keys are not judged")
     else:
         same = hmac.compare_digest(found, options.report_data)
-        checks.record(id, same, f"the quote says {found.hex()}", inputs=(("report_data", found.hex()),))
+        inputs = (("expected", options.report_data.hex()), ("report_data", found.hex()))
+        checks.record(id, same, f"the quote says {found.hex()}", inputs=inputs)
 
 
 def _td_claims(quote: Quote) -> dict[str, object]:

@@ -38,7 +38,6 @@ from cocoon_enclave.host.plan import (
     decide,
 )
 from cocoon_enclave.host.rpc import call
-from cocoon_enclave.host.treasury import Treasury
 from cocoon_enclave.host.views import (
     ChannelView,
     Claimed,
@@ -61,6 +60,7 @@ from cocoon_ton.node_messages import (
     update_terms_body,
 )
 from cocoon_ton.registry import parse_registry, policy_from_registry
+from cocoon_ton.treasury import Payment, Treasury
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ class HostAgent:
         self._backoff = Backoff()
         self._stop = asyncio.Event()
         self._told: tuple[bytes, PriceList | None, bool] | None = None
+        self._unfinished = True
         self.drain = False
         """Finish: take no requests, anchor and collect everything; `run` returns when that is done."""
         self.snapshot = Snapshot()
@@ -144,6 +145,10 @@ class HostAgent:
 
     async def step(self) -> tuple[Action, ...]:
         """Look once, do what is due, and return it."""
+        if self._unfinished:
+            # What an earlier life began is finished first, so that the look below shows it.
+            await self._treasury.resume()
+            self._unfinished = False
         status = await call(
             self._enclave.GetStatus(host_service_pb2.GetStatusRequest(), timeout=_RPC_TIMEOUT_S)
         )
@@ -165,7 +170,7 @@ class HostAgent:
             list(listed.claims),
             close_delay=parameters.close_delay if parameters is not None else 0,
         )
-        now = int(self._clock())
+        now = max(int(self._clock()), account.shard_utime)  # contracts judge by the chain's time
         await self._tell_terms(enclave.binding_hash, state, now)
         actions = decide(
             self._config.terms,
@@ -226,7 +231,13 @@ class HostAgent:
     ) -> None:
         """Do what is due. What a contract refuses, or the wallet cannot pay, does not stop the rest."""
         failure: PaymentError | None = None
+        self._unfinished = True
+        settles = [action for action in actions if isinstance(action, Settle)]
         for action in actions:
+            if isinstance(action, Settle):
+                if action is settles[0]:
+                    failure = await self._settle_all(settles) or failure
+                continue
             try:
                 await self._perform(action, state, status)
             except PaymentError as error:
@@ -237,6 +248,7 @@ class HostAgent:
                 if isinstance(action, Join):
                     # The registry may still refuse, and the stake then comes back: not again at once.
                     self._backoff.failed(action, self._clock())
+        self._unfinished = False
         if failure is not None:
             raise failure
 
@@ -245,6 +257,8 @@ class HostAgent:
     ) -> None:
         log.info("%s", type(action).__name__.lower())
         match action:
+            case Settle():
+                return  # in one message with the others, by `_settle_all`
             case Join():
                 await self._join()
             case TopUp():
@@ -255,8 +269,6 @@ class HostAgent:
                 await self._attest(status)
             case Anchor():
                 await self._anchor(state)
-            case Settle(channel=channel):
-                await self._settle(channel)
             case Respond(challenge=challenge):
                 await self._respond(challenge)
 
@@ -306,8 +318,9 @@ class HostAgent:
             prices=terms.prices,
             simulated=self._config.simulated,
         )
+        account = await self._chain.account(self.node_address)
         await self._treasury.pay(
-            key=f"terms:{bytes(body.hash).hex()}:{int(self._clock())}",
+            key=f"terms:{bytes(body.hash).hex()}:{account.last_tx_lt}",
             to=self.node_address,
             value=NODE_MESSAGE_VALUE,
             body=body,
@@ -363,12 +376,27 @@ class HostAgent:
             body=body,
         )
 
-    async def _settle(self, channel: bytes) -> None:
-        claim = next((c for c in self.snapshot.claims if c.view.channel == channel), None)
-        if claim is None:
-            return
+    async def _settle_all(self, settles: list[Settle]) -> PaymentError | None:
+        """Collect from channels, several in one message of the wallet; returns the first failure."""
+        log.info("settle %d", len(settles))
+        claims = {claim.view.channel: claim for claim in self.snapshot.claims}
+        wanted = [settle for settle in settles if settle.channel in claims]
+        try:
+            results = await self._treasury.pay_all([self._settlement(claims[s.channel]) for s in wanted])
+        except PaymentError as error:
+            results = [error] * len(wanted)
+        failure: PaymentError | None = None
+        for settle, result in zip(wanted, results, strict=True):
+            if isinstance(result, PaymentError):
+                self._backoff.failed(settle, self._clock())
+                failure = failure or result
+            else:
+                self._backoff.worked(settle)
+        return failure
+
+    def _settlement(self, claim: Claimed) -> Payment:
         body = settle_body(claim=claim.message.claim, authorization=claim.message.authorization)
-        await self._treasury.pay(
+        return Payment(
             key=f"settle:{bytes(body.hash).hex()}:{claim.view.paid}:{claim.view.balance}",
             to=self.node_address,
             value=NODE_MESSAGE_VALUE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,10 +13,10 @@ from pytoniq_core import Address, Cell, begin_cell
 
 from cocoon_attestation.errors import ConfigError, UnavailableError
 from cocoon_ton.emulator import Emulator, TestChain
-from cocoon_ton.errors import ChainUnavailableError, InsufficientFundsError, OutboxConflictError
+from cocoon_ton.errors import ChainUnavailableError, OutboxConflictError
 from cocoon_ton.messages import ExternalMessage, Transfer, external_message
 from cocoon_ton.outbox import ExternalOperation, OperationState, Outbox, TransferOperation, find_delivery
-from cocoon_ton.outbox.sender import FEE_RESERVE, HISTORY_LIMIT, TIME_TO_LIVE
+from cocoon_ton.outbox.sender import HISTORY_LIMIT, TIME_TO_LIVE
 from cocoon_ton.wallet import MAX_TRANSFERS, Wallet, WalletVersion
 
 from .emulated import BLOCK_SECONDS, EmulatedChain
@@ -188,11 +187,6 @@ class TestMoney:
         assert [outbox.status(name).state for name in "abc"] == [SEEN, FAILED, SEEN]
         assert "balance" in outbox.status("b").error
         assert received(chain) == [1, 2]
-
-    async def test_require(self, outbox: Outbox, chain: EmulatedChain) -> None:
-        await outbox.require(999 * TON)
-        with pytest.raises(InsufficientFundsError):
-            await outbox.require(1000 * TON - FEE_RESERVE + 1)
 
     @pytest.mark.parametrize("amount", [-1, 1 << 63])
     def test_impossible_amounts(self, amount: int) -> None:
@@ -499,33 +493,6 @@ class TestStore:
     async def test_must_be_open(self, tmp_path: Path, chain: EmulatedChain) -> None:
         with pytest.raises(ConfigError, match="not open"):
             open_outbox(tmp_path, chain).enqueue("a", pay(5))
-
-
-class TestRun:
-    async def test_runs_until_cancelled(self, outbox: Outbox, chain: EmulatedChain) -> None:
-        task = asyncio.create_task(outbox.run(interval=0.01))
-        ticker = asyncio.create_task(_tick(chain))
-        try:
-            for amount in (1, 2, 3):
-                outbox.enqueue(f"{amount}", pay(amount))
-                assert (await outbox.wait(f"{amount}", within=10, interval=0.01)).state is SEEN
-            chain.alive = False
-            outbox.enqueue("4", pay(4))
-            with pytest.raises(ChainUnavailableError, match="still queued"):
-                await outbox.wait("4", within=0.1, interval=0.01)
-            chain.alive = True
-            assert (await outbox.wait("4", within=10, interval=0.01)).state is SEEN
-        finally:
-            for job in (task, ticker):
-                job.cancel()
-            await asyncio.gather(task, ticker, return_exceptions=True)
-        assert received(chain) == [1, 2, 3, 4]
-
-
-async def _tick(chain: EmulatedChain) -> None:
-    while True:
-        await asyncio.sleep(0.02)
-        chain.block()
 
 
 ACTIONS: dict[str, Callable[[EmulatedChain], None]] = {

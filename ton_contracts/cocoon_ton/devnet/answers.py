@@ -10,11 +10,18 @@ from pytoniq_core import Address, Cell, begin_cell
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_ton.devnet import proofs, tl
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.chain import Chain
 from cocoon_ton.devnet.faults import Faults
 from cocoon_ton.devnet.signatures import SignatureMode, signature_set
-from cocoon_ton.devnet.values import BASECHAIN, FULL_SHARD_SIGNED, MASTERCHAIN, Block, BlockId
+from cocoon_ton.devnet.values import (
+    BASECHAIN,
+    MASTERCHAIN,
+    Block,
+    BlockId,
+    account_name,
+    workchain_of,
+)
 from cocoon_ton.emulator import view_account
 
 Answer: TypeAlias = tuple[str, tl.Fields]
@@ -22,8 +29,10 @@ Handler: TypeAlias = Callable[[tl.Fields], Answer]
 
 VERSION = 0x101
 CAPABILITIES = 7
-_NOT_READY = 651
+NOT_READY = 651
 _NO_CODE = -256
+_NEED_PREV_BLOCKS = 0x80
+"""``ConfigInfo::needPrevBlocks``: a client that runs a getter itself wants what contracts see."""
 _EMPTY_STACK = begin_cell().store_uint(0, 24).end_cell()
 
 
@@ -50,16 +59,14 @@ class Answers:
             "getVersion": self._version,
             "getBlock": self._block_data,
             "getBlockHeader": self._block_header,
-            "lookupBlock": self._lookup_block,
             "getState": self._state_data,
-            "getAccountState": self._account_state,
+            "getAccountState": self.account_state,
             "getAllShardsInfo": self._all_shards_info,
             "getShardInfo": self._shard_info,
             "getShardBlockProof": self._shard_block_proof,
             "getBlockProof": self._block_proof,
             "getConfigAll": self._config,
             "getConfigParams": self._config,
-            "getLibraries": lambda _: ("liteServer.libraryResult", {"result": []}),
             "runSmcMethod": self._run_method,
             "sendMessage": self._send_message,
         }
@@ -71,25 +78,34 @@ class Answers:
         stale = self._faults.stale_head
         if stale is None or stale >= self.chain.master.seqno:
             return self.chain.master
-        return self._known(self.chain.block(MASTERCHAIN, stale))
+        return self.known(self.chain.block(MASTERCHAIN, stale))
 
     def block(self, id: tl.Fields) -> Block:
         """The block with this full name. LiteServerError if there is none."""
-        block = self._known(self.chain.block(id["workchain"], id["seqno"]))
+        block = self.known(self.chain.block(id["workchain"], id["seqno"]))
         if block.id.to_tl() != {key: id[key] for key in block.id.to_tl()}:
-            raise LiteServerError(_NOT_READY, "block not found")
+            raise LiteServerError(NOT_READY, "block not found")
         return block
 
-    def _known(self, block: Block | None) -> Block:
+    def known(self, block: Block | None) -> Block:
+        """The block itself. LiteServerError for None."""
         if block is None:
-            raise LiteServerError(_NOT_READY, "block not found")
+            raise LiteServerError(NOT_READY, "block not found")
         return block
 
-    def _shard_of(self, block: Block) -> Block:
+    def shard_of(self, block: Block) -> Block:
         """The basechain block that a block of either chain shows."""
         if block.id.workchain == BASECHAIN:
             return block
-        return self._known(self.chain.block(BASECHAIN, block.seqno))
+        return self.known(self.chain.block(BASECHAIN, block.seqno))
+
+    def _home_of(self, account: bytes, block: Block) -> Block:
+        """The block of an account's own workchain that the block of a query shows."""
+        if workchain_of(account) == BASECHAIN:
+            return self.shard_of(block)
+        if block.id.workchain == BASECHAIN:
+            raise LiteServerError(NOT_READY, "a block of the basechain shows no masterchain account")
+        return block
 
     def _zero_state(self) -> tl.Fields:
         zero = self.chain.zero.id
@@ -119,7 +135,7 @@ class Answers:
     def _block_data(self, query: tl.Fields) -> Answer:
         block = self.block(query["id"])
         if block.seqno == 0:
-            raise LiteServerError(_NOT_READY, "block not found")
+            raise LiteServerError(NOT_READY, "block not found")
         return "liteServer.blockData", {"id": block.id.to_tl(), "data": block.boc}
 
     def _state_data(self, query: tl.Fields) -> Answer:
@@ -130,36 +146,25 @@ class Answers:
         fields = {"root_hash": id["root_hash"], "file_hash": id["file_hash"], "data": block.boc}
         return "liteServer.blockState", {"id": id} | fields
 
-    def _header(self, block: Block, mode: int) -> Answer:
+    def header(self, block: Block, mode: int) -> Answer:
+        """The block's name and the proof of its header."""
         proof = write_boc([proofs.header_proof(block)])
         fields = {"id": block.id.to_tl(), "mode": mode, "header_proof": proof}
         return "liteServer.blockHeader", fields
 
     def _block_header(self, query: tl.Fields) -> Answer:
-        return self._header(self._existing(self.block(query["id"])), query["mode"])
+        return self.header(self.existing(self.block(query["id"])), query["mode"])
 
-    def _existing(self, block: Block) -> Block:
+    def existing(self, block: Block) -> Block:
+        """The block itself. LiteServerError for a zerostate, which only looks like one."""
         if block.seqno == 0:
-            raise LiteServerError(_NOT_READY, "the zerostate has no header")
+            raise LiteServerError(NOT_READY, "the zerostate has no header")
         return block
-
-    def _lookup_block(self, query: tl.Fields) -> Answer:
-        id, mode = query["id"], query["mode"]
-        workchain = id["workchain"]
-        if workchain not in (BASECHAIN, MASTERCHAIN) or id["shard"] != FULL_SHARD_SIGNED:
-            raise LiteServerError(_NOT_READY, "no such shard")
-        if mode & 2:
-            block = self.chain.store.block_at_lt(workchain, query["lt"])
-        elif mode & 4:
-            block = self.chain.store.block_at_time(workchain, query["utime"] & 0xFFFFFFFF)
-        else:
-            block = self.chain.block(workchain, id["seqno"])
-        return self._header(self._existing(self._known(block)), mode)
 
     # ---- shards and block proofs
 
     def _all_shards_info(self, query: tl.Fields) -> Answer:
-        block = self._existing(self.block(query["id"]))
+        block = self.existing(self.block(query["id"]))
         hashes = self.chain.state(block).refs[3].refs[0]
         fields = {
             "id": block.id.to_tl(),
@@ -169,30 +174,30 @@ class Answers:
         return "liteServer.allShardsInfo", fields
 
     def _shard_info(self, query: tl.Fields) -> Answer:
-        block = self._existing(self.block(query["id"]))
+        block = self.existing(self.block(query["id"]))
         if query["workchain"] != BASECHAIN:
-            raise LiteServerError(_NOT_READY, "no such shard")
+            raise LiteServerError(NOT_READY, "no such shard")
         descriptor = self.chain.state(block).refs[3].refs[0].refs[0]
         fields = {
             "id": block.id.to_tl(),
-            "shardblk": self._shard_of(block).id.to_tl(),
+            "shardblk": self.shard_of(block).id.to_tl(),
             "shard_proof": proofs.shard_proof(self.chain, block),
             "shard_descr": write_boc([descriptor]),
         }
         return "liteServer.shardInfo", fields
 
     def _shard_block_proof(self, query: tl.Fields) -> Answer:
-        shard = self._existing(self.block(query["id"]))
+        shard = self.existing(self.block(query["id"]))
         if shard.id.workchain != BASECHAIN:
             raise LiteServerError(-400, "not a shard block")
-        master = self._known(self.chain.block(MASTERCHAIN, shard.seqno))
+        master = self.known(self.chain.block(MASTERCHAIN, shard.seqno))
         proof = write_boc([proofs.header_proof(master, proofs.open_shards)])
         links = [{"id": shard.id.to_tl(), "proof": proof}]
         return "liteServer.shardBlockProof", {"masterchain_id": master.id.to_tl(), "links": links}
 
     def _block_proof(self, query: tl.Fields) -> Answer:
         """From a known block back to the key block (unless it is that), then forward to the target."""
-        key = self._known(self.chain.key_block())
+        key = self.known(self.chain.key_block())
         claimed = self._faults.claimed_key_block
         target = self.block(query["target_block"]) if query["mode"] & 1 else self.head()
         known = claimed if claimed is not None else self.block(query["known_block"]).id
@@ -213,7 +218,7 @@ class Answers:
             "to": key.id.to_tl(),
             "dest_proof": write_boc([proofs.header_proof(key)]),
             "proof": write_boc([proofs.header_proof(block)]),
-            "state_proof": write_boc([proofs.last_key_block_proof(self.chain.state(block))]),
+            "state_proof": write_boc([proofs.old_blocks_proof(self.chain, block, [key.seqno])]),
         }
 
     def _forward_link(self, source: BlockId, key: Block, target: Block) -> tl.Fields:
@@ -230,21 +235,29 @@ class Answers:
         }
 
     def _config(self, query: tl.Fields) -> Answer:
-        block = self._existing(self.block(query["id"]))
-        state = self.chain.state(block)
+        block = self.existing(self.block(query["id"]))
+        if block.id.workchain != MASTERCHAIN:
+            raise LiteServerError(-400, "not a masterchain block")
+        if query["mode"] & _NEED_PREV_BLOCKS:
+            old = self.chain.seen_blocks(block.seqno)
+            proof = proofs.old_blocks_proof(self.chain, block, old, config=True)
+        else:
+            proof = proofs.master_state_proof(self.chain.state(block), config=True)
         fields = {
             "mode": query["mode"],
             "id": block.id.to_tl(),
             "state_proof": write_boc([proofs.header_proof(block)]),
-            "config_proof": write_boc([proofs.master_state_proof(state, config=True)]),
+            "config_proof": write_boc([proof]),
         }
         return "liteServer.configInfo", fields
 
     # ---- accounts
 
-    def _account_state(self, query: tl.Fields) -> Answer:
-        block = self._existing(self.block(query["id"]))
-        shard, account = self._shard_of(block), self._account(query)
+    def account_state(self, query: tl.Fields) -> Answer:
+        """An account with the proofs that lead to it."""
+        block = self.existing(self.block(query["id"]))
+        account = self.account(query)
+        shard = self._home_of(account, block)
         entry = self.chain.account(account, shard.seqno)
         return "liteServer.accountState", {
             "id": block.id.to_tl(),
@@ -254,14 +267,17 @@ class Answers:
             "state": b"" if entry is None else self.chain.store.account_boc(bytes(entry.account.hash)),
         }
 
-    def _account(self, query: tl.Fields) -> bytes:
-        if query["account"]["workchain"] != BASECHAIN:
-            raise LiteServerError(-400, "only the basechain has accounts here")
-        return bytes.fromhex(query["account"]["id"])
+    def account(self, query: tl.Fields) -> bytes:
+        """The name of the account that a query is about. LiteServerError if its workchain is none."""
+        workchain = query["account"]["workchain"]
+        if workchain not in (BASECHAIN, MASTERCHAIN):
+            raise LiteServerError(NOT_READY, f"workchain {workchain} does not exist")
+        return account_name(workchain, bytes.fromhex(query["account"]["id"]))
 
     def _run_method(self, query: tl.Fields) -> Answer:
-        block = self._existing(self.block(query["id"]))
-        shard, account, mode = self._shard_of(block), self._account(query), query["mode"]
+        block = self.existing(self.block(query["id"]))
+        account, mode = self.account(query), query["mode"]
+        shard = self._home_of(account, block)
         view = view_account(self.chain.shard_account(account, shard.seqno))
         fields = {
             "mode": mode & 7,
@@ -276,7 +292,7 @@ class Answers:
                 view.code,
                 view.data,
                 query["method_id"],
-                address=Address((BASECHAIN, account)),
+                address=Address((workchain_of(account), account[-32:])),
                 now=shard.utime,
                 balance=view.balance,
                 prev_blocks=self.chain.prev_blocks(shard.seqno),
@@ -285,7 +301,7 @@ class Answers:
             fields["exit_code"] = result.exit_code
             fields["result"] = result.stack_boc if mode & 4 else None
         if mode & 1:
-            fields["shard_proof"] = proofs.shard_proof(self.chain, block)
+            fields["shard_proof"] = proofs.shard_proof(self.chain, block) if block is not shard else b""
             fields["proof"] = proofs.account_proof(self.chain, shard, account)
         return "liteServer.runMethodResult", fields
 
@@ -296,6 +312,6 @@ class Answers:
 
 def _cell(boc: bytes) -> Cell:
     try:
-        return Cell.one_from_boc(boc)
+        return read_boc(boc)
     except Exception as error:  # pytoniq-core raises whatever it meets
         raise MalformedError("not a bag of cells with one root") from error

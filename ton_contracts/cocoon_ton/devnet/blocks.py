@@ -20,6 +20,7 @@ from cocoon_ton.devnet.genesis import validator_set_hash
 from cocoon_ton.devnet.states import shard_hashes
 from cocoon_ton.devnet.values import (
     BASECHAIN,
+    CONFIG_ADDRESS,
     MASTERCHAIN,
     Block,
     BlockId,
@@ -31,7 +32,6 @@ from cocoon_ton.devnet.values import (
 
 GLOBAL_VERSION: Final = 12
 CAPABILITIES: Final = 0x1EE
-_CONFIG_ADDRESS: Final = b"\x55" * 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class _AccountBlockAugmentation:
     def store_value(self, builder: Builder, value: Sequence[BlockTransaction]) -> None:
         inner = AugDict(64, _TransactionAugmentation()).built((format(t.lt, "064b"), t) for t in value)
         update = begin_cell().store_uint(0x72, 8).store_bytes(value[0].old_hash)
-        builder.store_uint(5, 4).store_bytes(value[0].account)
+        builder.store_uint(5, 4).store_bytes(value[0].account[-32:])
         if inner.root is not None:  # an account block has a transaction
             builder.store_cell(inner.root.cell)
         builder.store_ref(update.store_bytes(value[-1].new_hash).end_cell())
@@ -121,7 +121,10 @@ def shard_block(
     state: Cell,
     transactions: Sequence[BlockTransaction],
 ) -> Block:
-    """The next block of the basechain; `master` is the masterchain block it refers to."""
+    """The next block of the basechain; `master` is the masterchain block it refers to.
+
+    `transactions` are those of the basechain.
+    """
     info = _info(identity, BASECHAIN, previous, frame)
     info.store_ref(block_ref(master)).store_ref(block_ref(previous))
     extra = _extra(identity, account_blocks(transactions), frame.seed).store_bit(0)
@@ -129,9 +132,18 @@ def shard_block(
 
 
 def master_block(
-    identity: Identity, frame: Frame, previous: Block, shard: Block, state: Cell, config: Cell
+    identity: Identity,
+    frame: Frame,
+    previous: Block,
+    shard: Block,
+    state: Cell,
+    config: Cell,
+    transactions: Sequence[BlockTransaction],
 ) -> Block:
-    """The next block of the masterchain. Block 1 is the key block and carries the configuration."""
+    """The next block of the masterchain. Block 1 is the key block and carries the configuration.
+
+    `transactions` are those of the masterchain.
+    """
     seqno = previous.seqno + 1
     info = _info(identity, MASTERCHAIN, previous, frame).store_ref(block_ref(previous))
     custom = begin_cell().store_uint(0xCCA5, 16).store_bit(int(seqno == 1))
@@ -139,8 +151,10 @@ def master_block(
     store_currency(store_currency(custom.store_bit(0), 0), 0)
     custom.store_ref(begin_cell().store_uint(0, 3).end_cell())
     if seqno == 1:
-        custom.store_bytes(_CONFIG_ADDRESS).store_ref(config)
-    extra = _extra(identity, account_blocks(()), frame.seed).store_bit(1).store_ref(custom.end_cell())
+        custom.store_bytes(CONFIG_ADDRESS).store_ref(config)
+    extra = (
+        _extra(identity, account_blocks(transactions), frame.seed).store_bit(1).store_ref(custom.end_cell())
+    )
     return _finish(identity, frame, previous, state, info, extra)
 
 

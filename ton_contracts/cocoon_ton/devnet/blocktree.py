@@ -7,8 +7,8 @@ long chain costs little memory, and a restart reads one row for 256 blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from pytoniq_core import Builder, Cell, begin_cell
@@ -71,6 +71,35 @@ class BlockTree:
                 completed = part
         return BlockTree([*spine, part]), completed
 
+    def opened(
+        self,
+        seqnos: Collection[int],
+        block: Callable[[int], Block],
+        subtrees: Callable[[int], Sequence[Subtree]],
+    ) -> BlockTree:
+        """The same tree with real cells from the root down to the blocks `seqnos`.
+
+        `block` gives a block by number, `subtrees` the first so many subtrees of 256 blocks.
+        """
+        spine, start = [], 0
+        for part in self.spine:
+            spine.append(_opened(part, start, seqnos, block, subtrees))
+            start += 1 << part.level
+        return BlockTree(spine)
+
+    def path(self, seqno: int) -> tuple[int, ...]:
+        """Reference indexes from the root cell to the leaf of block `seqno`. KeyError if it is not there."""
+        path: tuple[int, ...] = ()
+        for index, part in enumerate(self.spine):
+            size = 1 << part.level
+            last = index == len(self.spine) - 1
+            if seqno < size:
+                down = tuple(seqno >> level & 1 for level in reversed(range(part.level)))
+                return (*path, *(() if last else (0,)), *down)
+            seqno -= size
+            path = (*path, 1)
+        raise KeyError("no such block in the tree")
+
     def cell(self) -> tuple[Cell | None, bool, int]:
         """Root of the dictionary (None when empty) and its extra."""
         if not self.spine:
@@ -87,6 +116,34 @@ class BlockTree:
         here = self.spine[index:]
         _store_extra(builder, any(p.has_key for p in here), max(p.max_lt for p in here))
         return cast(Cell, builder.end_cell())
+
+
+def _opened(
+    part: Subtree,
+    start: int,
+    seqnos: Collection[int],
+    block: Callable[[int], Block],
+    subtrees: Callable[[int], Sequence[Subtree]],
+) -> Subtree:
+    """A subtree whose first block is `start`, with real cells down to those of `seqnos` in it."""
+    if part.level < COLLAPSE_LEVEL:
+        return part  # it was never collapsed
+    half = 1 << (part.level - 1)
+    halves = list(part.halves)
+    for side, first in enumerate((start, start + half)):
+        inside = [seqno for seqno in seqnos if first <= seqno < first + half]
+        if not inside:
+            continue
+        tree = BlockTree()
+        if part.level > COLLAPSE_LEVEL:
+            for piece in subtrees((first + half) >> COLLAPSE_LEVEL)[first >> COLLAPSE_LEVEL :]:
+                tree, _ = tree.join(piece)
+        else:
+            for number in range(first, first + half):
+                tree, _ = tree.append(block(number))
+        (child,) = tree.spine
+        halves[side] = _opened(child, first, inside, block, subtrees).cell("", child.level)
+    return replace(part, halves=tuple(halves))
 
 
 def _merge(left: Subtree, right: Subtree) -> Subtree:

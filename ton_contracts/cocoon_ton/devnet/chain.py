@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, cast
 
 from pytoniq_core import Cell, begin_cell
 
+from cocoon_ton.cells import Reader, read_dict
 from cocoon_ton.devnet import blocks, states
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, BlockTree
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.collation import Collation, account_entry, destination
 from cocoon_ton.devnet.genesis import ConfigDict
 from cocoon_ton.devnet.store import Commit, Store
-from cocoon_ton.devnet.values import BASECHAIN, MASTERCHAIN, AccountEntry, Block, account_key
+from cocoon_ton.devnet.values import (
+    BASECHAIN,
+    MASTERCHAIN,
+    AccountEntry,
+    Block,
+    account_key,
+    workchain_of,
+)
 from cocoon_ton.emulator import EMPTY_ACCOUNT, Emulator, EmulatorError, McBlockId, PrevBlocks
 
 LT_ALIGN: Final = 1_000_000
@@ -26,7 +34,7 @@ _CACHED_ACCOUNTS: Final = 2048
 class Chain:
     """One masterchain and one basechain shard with a block each per `tick`.
 
-    Opens the chain in `store`, or makes a new one with the accounts of `genesis` (account id to
+    Opens the chain in `store`, or makes a new one with the accounts of `genesis` (account name to
     ``ShardAccount``) if the store is empty. `clock` gives Unix time; virtual time is ahead of it by
     what `warp` added, and never goes back.
     """
@@ -38,25 +46,22 @@ class Chain:
         identity: blocks.Identity,
         config: ConfigDict,
         genesis: Mapping[bytes, Cell],
+        libraries: Cell | None = None,
         clock: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.store = store
         self.identity = identity
         self.config = config
-        self.emulator = Emulator(config.root)
+        self.libraries = libraries
+        self.emulator = Emulator(config.root, libraries=libraries)
         self.on_work: Callable[[], None] = lambda: None
         self._clock = clock
         self._random = random
-        self._external: deque[Cell] = deque()
-        self._states: OrderedDict[tuple[int, int], Cell] = OrderedDict()
-        self._full: OrderedDict[bytes, Cell] = OrderedDict()
-        self._prev: dict[int, PrevBlocks] = {}
         self._key: Block | None = None
-        self._offset = int(store.get_meta("time_offset") or b"0")
         if store.head(MASTERCHAIN) is None:
             self._make_genesis(genesis)
-        self._open()
+        self.reload()
 
     # ---- opening
 
@@ -66,19 +71,25 @@ class Chain:
             entries[account] = account_entry(shard_account, whole=True)
             cell = shard_account.refs[0]
             bocs[bytes(cell.hash)] = write_boc([cell])
-        accounts = states.account_dict(entries.items())
-        shard_cell = self._shard_state(0, 0, 0, accounts, None)
+        accounts = _by_workchain(entries.items())
+        shard_cell = self._shard_state(0, 0, 0, accounts[BASECHAIN], None)
         shard = blocks.zero_block(BASECHAIN, shard_cell, 0)
         master_cell = self._master_state(0, 0, 0, shard, accounts, BlockTree())
         master = blocks.zero_block(MASTERCHAIN, master_cell, 0)
         self.store.commit(Commit(seqno=0, blocks=(shard, master), changed=entries, account_bocs=bocs))
 
-    def _open(self) -> None:
+    def reload(self) -> None:
+        """Read the newest state from the store, as after a restart. Messages that waited are lost."""
+        self._external: deque[Cell] = deque()
+        self._states: OrderedDict[tuple[int, int], Cell] = OrderedDict()
+        self._full: OrderedDict[bytes, Cell] = OrderedDict()
+        self._prev: dict[int, PrevBlocks] = {}
+        self._offset = int(self.store.get_meta("time_offset") or b"0")
         self.shard = self._require(BASECHAIN, None)
         self.master = self._require(MASTERCHAIN, None)
         self.zero = self._require(MASTERCHAIN, 0)
-        self._accounts = states.account_dict(self.store.accounts_at(self.master.seqno))
-        self._queue = deque(Cell.one_from_boc(boc) for boc in self.store.queue())
+        self._accounts = _by_workchain(self.store.accounts_at(self.master.seqno))
+        self._queue = deque(read_boc(boc) for boc in self.store.queue())
         self._tree = self._tree_before(self.master.seqno + 1)
         self._key = self.store.block(MASTERCHAIN, 1)
 
@@ -87,6 +98,16 @@ class Chain:
         if block is None:
             raise KeyError(f"no block {workchain}:{seqno}")
         return block
+
+    def old_blocks(self, seqno: int, wanted: Collection[int]) -> tuple[Cell, list[tuple[int, ...]]]:
+        """The dictionary of the blocks below `seqno`, with the paths to the blocks `wanted`, all open."""
+        tree = self._tree_before(seqno)
+        paths = [tree.path(number) for number in wanted]
+        opened = tree.opened(wanted, lambda number: self._require(MASTERCHAIN, number), self.store.subtrees)
+        root, _, _ = opened.cell()
+        if root is None:
+            raise KeyError(f"no block below {seqno}")
+        return root, paths
 
     def _tree_before(self, seqno: int) -> BlockTree:
         """The dictionary of the masterchain blocks below `seqno`."""
@@ -97,6 +118,19 @@ class Chain:
         for number in range(complete << COLLAPSE_LEVEL, seqno):
             tree, _ = tree.append(self._require(MASTERCHAIN, number))
         return tree
+
+    def fork(self, store: Store) -> Chain:
+        """A chain in `store` (empty) with this one's past and validator, and from now on blocks of its own."""
+        self.store.copy_into(store)
+        return Chain(
+            store,
+            identity=self.identity,
+            config=self.config,
+            libraries=self.libraries,
+            genesis={},
+            clock=self._clock,
+            random=self._random,
+        )
 
     # ---- time
 
@@ -122,12 +156,12 @@ class Chain:
         """Take an external message for the next block.
 
         It is run against the present state first, as a real node does. Raises
-        MessageNotAcceptedError if the contract refuses it, EmulatorError if it is no message for the
-        basechain.
+        MessageNotAcceptedError if the contract refuses it, EmulatorError if it is no message for an
+        account of this chain.
         """
         account = destination(message)
         if account is None or message.begin_parse().load_uint(2) != 2:
-            raise EmulatorError("not an external message for the basechain")
+            raise EmulatorError("not an external message for the basechain or the masterchain")
         self.emulator.transaction(
             self.shard_account(account),
             message,
@@ -163,18 +197,18 @@ class Chain:
     def _seal(self, collation: Collation, start: int, queue: deque[Cell]) -> None:
         """Make the blocks of finished work, write them, and only then show them."""
         seqno, utime, end = self.shard.seqno + 1, collation.utime, max(collation.lt, start + 1)
-        accounts = self._accounts
+        accounts = dict(self._accounts)
         for account, entry in collation.changed.items():
-            key = account_key(account)
-            accounts = accounts.delete(key) if entry is None else accounts.set(key, entry)
+            _change(accounts, account, entry)
         frame = blocks.Frame(utime=utime, start_lt=start, end_lt=end, seed=collation.seed)
-        shard_cell = self._shard_state(seqno, utime, end, accounts, self.master)
+        shard_cell = self._shard_state(seqno, utime, end, accounts[BASECHAIN], self.master)
+        done = collation.block_transactions
         shard = blocks.shard_block(
-            self.identity, frame, self.shard, self.master, shard_cell, collation.block_transactions()
+            self.identity, frame, self.shard, self.master, shard_cell, done(BASECHAIN)
         )
         master_cell = self._master_state(seqno, utime, end, shard, accounts, self._tree)
         master = blocks.master_block(
-            self.identity, frame, self.master, shard, master_cell, self.config.root
+            self.identity, frame, self.master, shard, master_cell, self.config.root, done(MASTERCHAIN)
         )
         tree, subtree = self._tree.append(master)
         self.store.commit(
@@ -201,6 +235,11 @@ class Chain:
         """The key block (masterchain block 1), None before it exists."""
         return self._key
 
+    def library(self, hash: bytes) -> Cell | None:
+        """The public library with this hash."""
+        entries = read_dict(self.libraries, 256, _library)
+        return entries.get(int.from_bytes(hash))
+
     def block(self, workchain: int, seqno: int) -> Block | None:
         """A block by number."""
         for head in (self.shard, self.master):
@@ -216,7 +255,7 @@ class Chain:
         entry = self.account(account, seqno)
         if entry is None:
             return cast(Cell, EMPTY_ACCOUNT)
-        cell = Cell.one_from_boc(self.store.account_boc(entry.account.hash))
+        cell = read_boc(self.store.account_boc(entry.account.hash))
         builder = begin_cell().store_ref(cell).store_bytes(entry.last_hash).store_uint(entry.last_lt, 64)
         result = builder.end_cell()
         if seqno is None:
@@ -226,16 +265,18 @@ class Chain:
     def account(self, account: bytes, seqno: int | None = None) -> AccountEntry | None:
         """The dictionary entry of an account after block `seqno` (None: the newest)."""
         if seqno is None or seqno == self.shard.seqno:
-            return self._accounts.get(account_key(account))
+            return self._accounts[workchain_of(account)].get(account_key(account))
         return self.store.account_at(account, seqno)
 
-    def accounts_at(self, seqno: int) -> states.AccountDict:
-        """All accounts after block `seqno`."""
-        accounts = self._accounts
+    def accounts_at(self, workchain: int, seqno: int) -> states.AccountDict:
+        """All accounts of a workchain after block `seqno`."""
+        return self._all_accounts_at(seqno)[workchain]
+
+    def _all_accounts_at(self, seqno: int) -> dict[int, states.AccountDict]:
+        accounts = dict(self._accounts)
         if seqno < self.shard.seqno:
             for account in self.store.changed_since(seqno):
-                key, entry = account_key(account), self.store.account_at(account, seqno)
-                accounts = accounts.delete(key) if entry is None else accounts.set(key, entry)
+                _change(accounts, account, self.store.account_at(account, seqno))
         return accounts
 
     def state(self, block: Block) -> Cell:
@@ -244,10 +285,11 @@ class Chain:
         if key in self._states:
             self._states.move_to_end(key)
             return self._states[key]
-        accounts = self.accounts_at(block.seqno)
+        accounts = self._all_accounts_at(block.seqno)
         if block.id.workchain == BASECHAIN:
             master = self._require(MASTERCHAIN, block.seqno - 1) if block.seqno else None
-            cell = self._shard_state(block.seqno, block.utime, block.end_lt, accounts, master)
+            own = accounts[BASECHAIN]
+            cell = self._shard_state(block.seqno, block.utime, block.end_lt, own, master)
         else:
             shard = self._require(BASECHAIN, block.seqno)
             tree = self._tree_before(block.seqno)
@@ -261,16 +303,19 @@ class Chain:
         """What contracts learn of the masterchain when block `seqno` is the newest."""
         if seqno not in self._prev:
             key = self._key if self._key is not None and seqno else self.zero
-            newest = range(seqno, -1, -1)[:16]
-            hundreds = range(seqno // 100 * 100, -1, -100)[:16]
             self._prev = {
                 seqno: PrevBlocks(
-                    last=tuple(self._vm_id(number) for number in newest),
+                    last=tuple(self._vm_id(number) for number in _newest(seqno)),
                     key=key.id.to_vm(),
-                    last_100=tuple(self._vm_id(number) for number in hundreds),
+                    last_100=tuple(self._vm_id(number) for number in _hundreds(seqno)),
                 )
             }
         return self._prev[seqno]
+
+    def seen_blocks(self, seqno: int) -> set[int]:
+        """The blocks below `seqno` that contracts learn of when it is the newest."""
+        key = {self._key.seqno} if self._key is not None else set()
+        return {number for number in (*_newest(seqno), *_hundreds(seqno), *key) if number < seqno}
 
     def _vm_id(self, seqno: int) -> McBlockId:
         if seqno == self.master.seqno:
@@ -300,7 +345,7 @@ class Chain:
         utime: int,
         lt: int,
         shard: Block,
-        accounts: states.AccountDict,
+        accounts: Mapping[int, states.AccountDict],
         previous: BlockTree,
     ) -> Cell:
         return states.master_state(
@@ -309,8 +354,10 @@ class Chain:
             utime=utime,
             lt=lt,
             shard=shard,
-            total=states.total_balance(accounts),
+            accounts=accounts[MASTERCHAIN],
+            basechain_total=states.total_balance(accounts[BASECHAIN]),
             config=self.config.root,
+            libraries=self.libraries,
             previous=previous,
             key_block=self._key if seqno > 1 else None,
         )
@@ -325,3 +372,35 @@ class Chain:
         self._full.move_to_end(account)
         while len(self._full) > _CACHED_ACCOUNTS:
             self._full.popitem(last=False)
+
+
+def _library(description: Reader) -> Cell:
+    """The cell of a ``LibDescr``; who published it is of no use here."""
+    cell = description.ref()
+    description.uint(description.bits_left)
+    return cell
+
+
+def _newest(seqno: int) -> range:
+    """The 16 newest masterchain blocks when `seqno` is the newest."""
+    return range(seqno, -1, -1)[:16]
+
+
+def _hundreds(seqno: int) -> range:
+    """The 16 newest whose number is a multiple of 100."""
+    return range(seqno // 100 * 100, -1, -100)[:16]
+
+
+def _by_workchain(items: Iterable[tuple[bytes, AccountEntry]]) -> dict[int, states.AccountDict]:
+    """The accounts of both workchains."""
+    parts: dict[int, list[tuple[bytes, AccountEntry]]] = {BASECHAIN: [], MASTERCHAIN: []}
+    for account, entry in items:
+        parts[workchain_of(account)].append((account, entry))
+    return {workchain: states.account_dict(part) for workchain, part in parts.items()}
+
+
+def _change(accounts: dict[int, states.AccountDict], account: bytes, entry: AccountEntry | None) -> None:
+    """Put an entry in place, or take the account out (None)."""
+    workchain, key = workchain_of(account), account_key(account)
+    old = accounts[workchain]
+    accounts[workchain] = old.delete(key) if entry is None else old.set(key, entry)

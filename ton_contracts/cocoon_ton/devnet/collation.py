@@ -11,7 +11,14 @@ from pytoniq_core import Cell, MessageAny
 
 from cocoon_ton.devnet.blocks import BlockTransaction
 from cocoon_ton.devnet.cells import Stub, write_boc
-from cocoon_ton.devnet.values import BASECHAIN, AccountEntry, TransactionRecord
+from cocoon_ton.devnet.values import (
+    BASECHAIN,
+    MASTERCHAIN,
+    AccountEntry,
+    TransactionRecord,
+    name_of,
+    workchain_of,
+)
 from cocoon_ton.emulator import (
     EMPTY_ACCOUNT,
     EmulatedTransaction,
@@ -32,6 +39,7 @@ MAX_TRANSACTIONS: Final = 300
 class Collation:
     """Runs messages in logical-time order. Nothing outside changes until the caller takes the results.
 
+    Both workchains are one run here: a message from one to the other needs no block of its own to arrive.
     `read` gives the ``ShardAccount`` of an account before the block. `lt` is the next free logical
     time. Results: `transactions`, `changed` (None for accounts that are gone) and `account_bocs`
     (changed ``Account`` cells by hash).
@@ -57,7 +65,6 @@ class Collation:
         self.lt = lt
         self.transactions: list[EmulatedTransaction] = []
         self.changed: dict[bytes, AccountEntry | None] = {}
-        self.account_bocs: dict[bytes, bytes] = {}
 
     def run(self, external: deque[Cell], queue: deque[Cell]) -> None:
         """Take messages from both queues, external ones first, and add what they cause to `queue`."""
@@ -67,7 +74,7 @@ class Collation:
     def _execute(self, message: Cell, queue: deque[Cell]) -> None:
         account = destination(message)
         if account is None:
-            logger.warning("a message that leaves the basechain was dropped")
+            logger.warning("a message to a workchain that does not exist was dropped")
             return
         before = self._after[account] if account in self._after else self._read(account)
         try:
@@ -90,7 +97,6 @@ class Collation:
             self.changed[account], after = None, EMPTY_ACCOUNT
         else:
             self.changed[account] = account_entry(after)
-            self.account_bocs[bytes(state.hash)] = write_boc([state])
         self._after[account] = after
         self._old_hashes.append(bytes(before.refs[0].hash))
         self.transactions.append(result)
@@ -100,15 +106,21 @@ class Collation:
                 queue.append(cell)
 
     @property
+    def account_bocs(self) -> dict[bytes, bytes]:
+        """``Account`` cells after the block by hash; what came in between, nobody can ask for."""
+        kept = (self._after[account] for account, entry in self.changed.items() if entry is not None)
+        return {bytes(after.refs[0].hash): write_boc([after.refs[0]]) for after in kept}
+
+    @property
     def accounts_after(self) -> dict[bytes, Cell]:
         """``ShardAccount`` of each changed account."""
         return self._after
 
-    def block_transactions(self) -> list[BlockTransaction]:
-        """The transactions as a block holds them."""
+    def block_transactions(self, workchain: int) -> list[BlockTransaction]:
+        """The transactions of one workchain as its block holds them."""
         return [
             BlockTransaction(
-                account=result.address.hash_part,
+                account=name_of(result.address),
                 lt=result.lt,
                 cell=result.cell,
                 fees=result.total_fees,
@@ -116,13 +128,14 @@ class Collation:
                 new_hash=bytes(result.shard_account.refs[0].hash),
             )
             for result, old_hash in zip(self.transactions, self._old_hashes, strict=True)
+            if workchain_of(name_of(result.address)) == workchain
         ]
 
     def records(self, seqno: int) -> list[TransactionRecord]:
         """The transactions as the store holds them."""
         return [
             TransactionRecord(
-                account=result.address.hash_part,
+                account=name_of(result.address),
                 lt=result.lt,
                 hash=result.hash,
                 seqno=seqno,
@@ -133,10 +146,10 @@ class Collation:
 
 
 def destination(message: Cell) -> bytes | None:
-    """Account id of a message to the basechain; None for any other destination or a malformed cell."""
+    """Name of the account that a message goes to; None for another workchain or a malformed cell."""
     try:
         address = MessageAny.deserialize(message.begin_parse()).info.dest
-        return bytes(address.hash_part) if address.wc == BASECHAIN else None
+        return name_of(address) if address.wc in (BASECHAIN, MASTERCHAIN) else None
     except Exception:  # pytoniq-core raises whatever it meets
         return None
 

@@ -9,6 +9,7 @@ from pytoniq.contract.wallets.wallet import WALLET_V4_R2_CODE
 from pytoniq_core import Address, Cell, begin_cell
 
 from cocoon_ton.devnet.genesis import public_key
+from cocoon_ton.devnet.values import name_of
 from cocoon_ton.emulator import (
     contract_address,
     external_message,
@@ -72,7 +73,7 @@ class Faucet:
         )
 
     def _seqno(self, chain: Chain) -> int:
-        account = chain.shard_account(self.address.hash_part)
+        account = chain.shard_account(name_of(self.address))
         data = view_account(account).data
         return int(data.begin_parse().load_uint(32)) if data is not None else 0
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from nacl.signing import SigningKey
 
 from cocoon_attestation.errors import CocoonError, MalformedError
 from cocoon_ton.devnet import tl
-from cocoon_ton.devnet.answers import Answer, Answers, LiteServerError
+from cocoon_ton.devnet.answers import Answers, LiteServerError
 from cocoon_ton.devnet.chain import Chain
 from cocoon_ton.devnet.faults import Faults
+from cocoon_ton.devnet.lookups import LookupAnswers
 from cocoon_ton.devnet.signatures import SignatureMode
 from cocoon_ton.devnet.transactions import TransactionAnswers
 
@@ -33,8 +33,14 @@ class LiteServer:
         self.faults = faults
         self._chain = chain
         self._answers = Answers(chain, key, mode, self.faults)
-        self._transactions = TransactionAnswers(self._answers)
+        parts = (self._answers, TransactionAnswers(self._answers), LookupAnswers(self._answers))
+        self._methods = {name: handler for part in parts for name, handler in part.methods.items()}
         self._new_block = asyncio.Event()
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods that are served, without the prefix ``liteServer.``."""
+        return frozenset(self._methods)
 
     def new_block(self) -> None:
         """Wake everybody who waits for a block."""
@@ -61,15 +67,12 @@ class LiteServer:
 
     async def _answer(self, query: tl.Fields) -> bytes:
         method = str(query["@type"]).removeprefix("liteServer.")
-        handler = self._handler(method)
+        handler = self._methods.get(method)
         if handler is None or method in self.faults.refuse:
             raise LiteServerError(ERROR, f"{method} is not supported")
         await self.faults.before(method)
         name, fields = handler(query)
         return tl.write(name, self.faults.after(method, query, fields))
-
-    def _handler(self, method: str) -> Callable[[tl.Fields], Answer] | None:
-        return self._answers.methods.get(method) or self._transactions.methods.get(method)
 
     async def _wait(self, seqno: int, seconds: float) -> None:
         """Return when the head has reached `seqno`; error 652 after the timeout, as real servers do."""

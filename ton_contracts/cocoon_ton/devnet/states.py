@@ -11,6 +11,7 @@ from cocoon_ton.devnet.blocktree import BlockTree
 from cocoon_ton.devnet.dictionary import AugDict, plain_dict
 from cocoon_ton.devnet.values import (
     BASECHAIN,
+    CONFIG_ADDRESS,
     FULL_SHARD,
     MASTERCHAIN,
     AccountEntry,
@@ -21,8 +22,20 @@ from cocoon_ton.devnet.values import (
     store_shard_ident,
 )
 
-_OUT_QUEUE: Final = begin_cell().store_bit(0).store_uint(0, 64).store_bit(0).store_bit(0).end_cell()
-_CONFIG_ADDRESS: Final = b"\x55" * 32
+_OUT_QUEUE: Final = (
+    begin_cell()
+    .store_bit(0)  # messages, with the earliest logical time
+    .store_uint(0, 64)
+    .store_bit(0)  # what other shards have processed
+    .store_bit(1)  # OutMsgQueueExtra: deferred messages (none) and the number of messages
+    .store_uint(0, 4)
+    .store_bit(0)
+    .store_uint(0, 64)
+    .store_bit(1)
+    .store_uint(0, 48)
+    .end_cell()
+)
+"""``OutMsgQueueInfo`` of an empty queue."""
 
 
 class _AccountAugmentation:
@@ -74,9 +87,13 @@ def _state_head(global_id: int, workchain: int, seqno: int, utime: int, lt: int)
     return cast(Builder, builder.store_ref(_OUT_QUEUE).store_bit(0))
 
 
-def _balances(total: int, master: Block | None) -> Cell:
+def _balances(total: int, master: Block | None, libraries: Cell | None = None) -> Cell:
     builder = begin_cell().store_uint(0, 64).store_uint(0, 64)
-    store_currency(store_currency(builder, total), 0).store_bit(0)
+    store_currency(store_currency(builder, total), 0)
+    if libraries is None:
+        builder.store_bit(0)
+    else:
+        builder.store_bit(1).store_ref(libraries)
     if master is None:
         builder.store_bit(0)
     else:
@@ -112,20 +129,29 @@ def master_state(
     utime: int,
     lt: int,
     shard: Block,
-    total: int,
+    accounts: AccountDict,
+    basechain_total: int,
     config: Cell,
+    libraries: Cell | None,
     previous: BlockTree,
     key_block: Block | None,
 ) -> Cell:
-    """State of the masterchain after block `seqno`. `key_block` is None up to block 1."""
+    """State of the masterchain after block `seqno`. `key_block` is None up to block 1.
+
+    `accounts` are its own, `basechain_total` the sum of all balances in the basechain. `libraries`: dictionary of the
+    public ones.
+    """
     builder = _state_head(global_id, MASTERCHAIN, seqno, utime, lt)
-    empty = begin_cell().store_bit(0).store_uint(0, 5)
-    builder.store_ref(store_currency(empty, 0).end_cell()).store_ref(_balances(total, None))
+    own = total_balance(accounts)
+    builder.store_ref(accounts_cell(accounts)).store_ref(_balances(own, None, libraries))
     extra = begin_cell().store_uint(0xCC26, 16)
     extra.store_bit(1).store_ref(shard_hashes(seqno, shard))
-    extra.store_bytes(_CONFIG_ADDRESS).store_ref(config)
+    extra.store_bytes(CONFIG_ADDRESS).store_ref(config)
     extra.store_ref(_extra_info(seqno, previous, key_block))
-    return cast(Cell, builder.store_bit(1).store_ref(store_currency(extra, total).end_cell()).end_cell())
+    return cast(
+        Cell,
+        builder.store_bit(1).store_ref(store_currency(extra, own + basechain_total).end_cell()).end_cell(),
+    )
 
 
 def _extra_info(seqno: int, previous: BlockTree, key_block: Block | None) -> Cell:

@@ -17,9 +17,9 @@ from typing import Any, Final
 from cocoon_attestation.errors import ConfigError
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, Subtree
 from cocoon_ton.devnet.cells import Stub
-from cocoon_ton.devnet.values import AccountEntry, Block, BlockId, TransactionRecord
+from cocoon_ton.devnet.values import AccountEntry, Block, BlockId, TransactionRecord, workchain_of
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE blocks (
@@ -75,6 +75,9 @@ class Store:
             raise ConfigError(
                 f"cannot open {path}: {error}", hint="another development chain runs in this directory"
             ) from error
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise ConfigError(f"{path} does not hold a development chain: {error}") from error
 
     def _create(self) -> None:
         with self._transaction():
@@ -85,7 +88,10 @@ class Store:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != SCHEMA_VERSION:
             self._db.close()
-            raise ConfigError(f"the chain on disk has format {version}, not {SCHEMA_VERSION}")
+            raise ConfigError(
+                f"the chain on disk has format {version}, not {SCHEMA_VERSION}",
+                hint="remove its directory to begin a new one",
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -103,9 +109,16 @@ class Store:
 
     def copy_to(self, path: Path) -> None:
         """A consistent copy of the chain, to start a second chain (a fork) from."""
-        with sqlite3.connect(path) as target:
+        target = sqlite3.connect(path)
+        try:
             self._db.backup(target)
-        target.close()
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, all in it
+        finally:
+            target.close()
+
+    def copy_into(self, other: Store) -> None:
+        """Make `other` a copy of this chain, all or nothing; what it held is gone."""
+        self._db.backup(other._db)
 
     # ---- small values
 
@@ -241,9 +254,10 @@ class Store:
         rows = self._transactions("WHERE account = ? AND lt = ?", (account, lt))
         return rows[0] if rows else None
 
-    def transactions_in(self, seqno: int) -> list[TransactionRecord]:
-        """The transactions of a basechain block by account and time."""
-        return self._transactions("WHERE seqno = ? ORDER BY account, lt", (seqno,))
+    def transactions_in(self, workchain: int, seqno: int) -> list[TransactionRecord]:
+        """The transactions of a block by account and time."""
+        found = self._transactions("WHERE seqno = ? ORDER BY account, lt", (seqno,))
+        return [record for record in found if workchain_of(record.account) == workchain]
 
     def _transactions(self, where: str, arguments: tuple[object, ...]) -> list[TransactionRecord]:
         query = f"SELECT account, lt, hash, seqno, boc FROM transactions {where}"  # noqa: S608

@@ -8,8 +8,8 @@ from pytoniq_core import Cell, Transaction
 
 from cocoon_ton.devnet import proofs, tl
 from cocoon_ton.devnet.answers import Answer, Answers, Handler, LiteServerError
-from cocoon_ton.devnet.cells import write_boc
-from cocoon_ton.devnet.values import BASECHAIN, Block, TransactionRecord
+from cocoon_ton.devnet.cells import read_boc, write_boc
+from cocoon_ton.devnet.values import Block, TransactionRecord, workchain_of
 
 MAX_LISTED = 256
 MAX_HISTORY = 16
@@ -33,14 +33,14 @@ class TransactionAnswers:
 
     def _history(self, query: tl.Fields) -> Answer:
         """Transactions of an account, newest first, from the one that is named."""
-        account, lt, hash = bytes.fromhex(query["account"]["id"]), query["lt"], query["hash"]
+        account, lt, hash = self._answers.account(query), query["lt"], query["hash"]
         cells: list[Cell] = []
         ids: list[dict[str, object]] = []
         while lt and len(cells) < min(query["count"], MAX_HISTORY):
             record = self._chain.store.transaction(account, lt)
             if record is None or record.hash.hex() != hash:
                 break
-            cell = Cell.one_from_boc(record.boc)
+            cell = read_boc(record.boc)
             cells.append(cell)
             ids.append(self._block_of(record).id.to_tl())
             parsed = Transaction.deserialize(cell.begin_parse())
@@ -51,16 +51,14 @@ class TransactionAnswers:
         return "liteServer.transactionList", fields
 
     def _block_of(self, record: TransactionRecord) -> Block:
-        block = self._chain.block(BASECHAIN, record.seqno)
-        if block is None:
-            raise LiteServerError(651, "block not found")
-        return block
+        return self._answers.known(self._chain.block(workchain_of(record.account), record.seqno))
 
     def _one(self, query: tl.Fields) -> Answer:
         block = self._answers.block(query["id"])
-        account = bytes.fromhex(query["account"]["id"])
+        account = self._answers.account(query)
         record = self._chain.store.transaction(account, query["lt"])
-        found = record is not None and block.id.workchain == BASECHAIN and record.seqno == block.seqno
+        here = workchain_of(account) == block.id.workchain
+        found = record is not None and here and record.seqno == block.seqno
         fields = {
             "id": block.id.to_tl(),
             "proof": self._proof(block, self._records(block)),
@@ -70,13 +68,15 @@ class TransactionAnswers:
 
     def _list(self, query: tl.Fields) -> Answer:
         block, part, incomplete = self._page(query)
-        ids = [{"mode": 7, "account": r.account.hex(), "lt": r.lt, "hash": r.hash.hex()} for r in part]
+        ids = [
+            {"mode": 7, "account": r.account[-32:].hex(), "lt": r.lt, "hash": r.hash.hex()} for r in part
+        ]
         fields = self._listed(query, block, incomplete)
         return "liteServer.blockTransactions", fields | {"ids": ids}
 
     def _list_whole(self, query: tl.Fields) -> Answer:
         block, part, incomplete = self._page(query)
-        cells = [Cell.one_from_boc(record.boc) for record in part]
+        cells = [read_boc(record.boc) for record in part]
         fields = self._listed(query, block, incomplete)
         transactions = write_boc(cells) if cells else b""
         return "liteServer.blockTransactionsExt", fields | {"transactions": transactions}
@@ -94,16 +94,14 @@ class TransactionAnswers:
             records.reverse()
         if mode & _AFTER:
             after = (bytes.fromhex(query["after"]["account"]), query["after"]["lt"])
-            keys = [(record.account, record.lt) for record in records]
+            keys = [(record.account[-32:], record.lt) for record in records]
             start = keys.index(after) + 1 if after in keys else len(keys)
             records = records[start:]
         count = min(max(query["count"], 0), MAX_LISTED)
         return block, records[:count], len(records) > count
 
     def _records(self, block: Block) -> list[TransactionRecord]:
-        if block.id.workchain != BASECHAIN:
-            return []
-        return self._chain.store.transactions_in(block.seqno)
+        return self._chain.store.transactions_in(block.id.workchain, block.seqno)
 
     @staticmethod
     def _proof(block: Block, records: Sequence[TransactionRecord]) -> bytes:

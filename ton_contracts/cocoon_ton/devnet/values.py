@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from pytoniq_core import Builder, Cell, begin_cell
+from pytoniq_core import Address, Builder, Cell, begin_cell
 
-from cocoon_ton.devnet.cells import Stub
+from cocoon_ton.devnet.cells import Stub, read_boc
 from cocoon_ton.emulator import McBlockId
 
 BASECHAIN: Final = 0
@@ -17,6 +19,11 @@ FULL_SHARD: Final = 1 << 63
 """The shard that covers a whole workchain, as the unsigned number of TL-B."""
 FULL_SHARD_SIGNED: Final = -(1 << 63)
 """The same shard as the signed number of TL."""
+CONFIG_ADDRESS: Final = b"\x55" * 32
+"""Id of the masterchain account that holds the configuration (configuration parameter 0)."""
+ELECTOR_ADDRESS: Final = b"\x33" * 32
+"""Id of the elector's masterchain account (configuration parameter 1)."""
+_MASTER_MARK: Final = b"\xff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,22 @@ class BlockId:
             "root_hash": self.root_hash.hex(),
             "file_hash": self.file_hash.hex(),
         }
+
+    def to_config(self) -> dict[str, object]:
+        """The form of a global configuration: hashes in base64."""
+        return self.to_tl() | {
+            "root_hash": base64.b64encode(self.root_hash).decode(),
+            "file_hash": base64.b64encode(self.file_hash).decode(),
+        }
+
+    @classmethod
+    def from_config(cls, document: Mapping[str, Any]) -> BlockId:
+        """A block as a global configuration names it. Raises ValueError, KeyError or TypeError."""
+        root, file = (base64.b64decode(document[name]) for name in ("root_hash", "file_hash"))
+        if len(root) != 32 or len(file) != 32:
+            raise ValueError("a hash has 32 bytes")
+        seqno, workchain = int(document["seqno"]), int(document["workchain"])
+        return cls(workchain=workchain, seqno=seqno, root_hash=root, file_hash=file)
 
     def to_vm(self) -> McBlockId:
         """The form that contracts see."""
@@ -65,7 +88,7 @@ class Block:
     @cached_property
     def cell(self) -> Cell:
         """The block's root cell."""
-        return Cell.one_from_boc(self.boc)
+        return read_boc(self.boc)
 
     @property
     def is_key(self) -> bool:
@@ -89,7 +112,7 @@ class AccountEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionRecord:
-    """A transaction of the basechain in block `seqno`."""
+    """A transaction in the block `seqno` of its account's workchain."""
 
     account: bytes
     lt: int
@@ -98,9 +121,24 @@ class TransactionRecord:
     boc: bytes
 
 
+def account_name(workchain: int, id: bytes) -> bytes:
+    """How this package names an account: its id of 32 bytes, after a byte ff in the masterchain."""
+    return id if workchain == BASECHAIN else _MASTER_MARK + id
+
+
+def name_of(address: Address) -> bytes:
+    """The name of an account by its address."""
+    return account_name(int(address.wc), bytes(address.hash_part))
+
+
+def workchain_of(account: bytes) -> int:
+    """The workchain of an account's name."""
+    return BASECHAIN if len(account) == 32 else MASTERCHAIN
+
+
 def account_key(account: bytes) -> str:
-    """Dictionary key of an account id of 32 bytes."""
-    return format(int.from_bytes(account, "big"), "0256b")
+    """Dictionary key of an account's name: its id in bits."""
+    return format(int.from_bytes(account[-32:], "big"), "0256b")
 
 
 def store_currency(builder: Builder, amount: int) -> Builder:

@@ -9,7 +9,6 @@ sequence number is unused.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import logging
 import os
@@ -18,15 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from cocoon_attestation.errors import ConfigError, UnavailableError
-from cocoon_ton.address import raw_address
+from pytoniq_core import Address
+
+from cocoon_attestation.errors import ConfigError
+from cocoon_ton.address import parse_address, raw_address
 from cocoon_ton.amounts import format_ton
 from cocoon_ton.chain import ChainReader, ChainWriter
 from cocoon_ton.errors import (
-    ChainProofError,
     ChainUnavailableError,
     InsufficientFundsError,
     MessageRefusedError,
+    OutboxBusyError,
 )
 from cocoon_ton.outbox.operation import (
     ExternalOperation,
@@ -65,8 +66,8 @@ class Chain(ChainReader, ChainWriter, Protocol):
 class Outbox:
     """Operations of one wallet; an async context manager that holds the wallet's lock file.
 
-    `enqueue` stores an operation under a key, `run` (or repeated `step`) carries the stored ones out,
-    `wait` waits for one. `resend_interval` is in seconds of real time.
+    `enqueue` stores an operation under a key, repeated `step` carries the stored ones out, `status` says
+    where one stands. `resend_interval` is in seconds of real time.
     """
 
     def __init__(self, path: Path, wallet: Wallet, chain: Chain, *, resend_interval: float = 5.0) -> None:
@@ -75,7 +76,6 @@ class Outbox:
         self._sent_at: dict[bytes, float] = {}
         self._store: OutboxStore | None = None
         self._lock: int | None = None
-        self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,13 +112,16 @@ class Outbox:
         The same key with the same operation changes nothing; with another operation it raises
         `OutboxConflictError`.
         """
-        if self._open.add(key, operation):
-            self._changed.set()
+        self._open.add(key, operation)
         return self.status(key)
+
+    def find(self, key: str) -> OperationStatus | None:
+        """The status of an operation; None if there is none of this key."""
+        return self._open.status(key)
 
     def status(self, key: str) -> OperationStatus:
         """The status of an operation. Raises `ConfigError` for an unknown key."""
-        found = self._open.status(key)
+        found = self.find(key)
         if found is None:
             raise ConfigError(f"the outbox has no operation {key!r}")
         return found
@@ -128,32 +131,20 @@ class Outbox:
         """How many operations are not final."""
         return self._open.count_pending()
 
-    async def wait(self, key: str, *, within: float, interval: float = 0.2) -> OperationStatus:
-        """Wait until an operation is final, while `run` works elsewhere.
+    def trouble(self) -> str:
+        """What holds the oldest operation up that is not final; empty if nothing does."""
+        return self._open.trouble()
 
-        Raises `ChainUnavailableError` after `within` seconds; the operation goes on.
+    def last_emitted(self) -> list[tuple[Address, OperationStatus]]:
+        """Destination and status of each transfer that the wallet emitted last.
+
+        Whoever carries out one piece of work after the other need not look further back: what was
+        emitted before has arrived.
         """
-        deadline = time.monotonic() + within
-        while True:
-            status = self.status(key)
-            if status.state.final:
-                return status
-            if time.monotonic() >= deadline:
-                raise ChainUnavailableError(f"operation {key!r} is still {status.state}: {status.error}")
-            await asyncio.sleep(interval)
-
-    async def run(self, *, interval: float = 1.0) -> None:
-        """Carry operations out until cancelled. Chain failures are logged and tried again."""
-        while True:
-            try:
-                await self.step()
-            except (UnavailableError, ChainProofError) as error:
-                _log.warning("outbox: %s (%s)", error, error.code)
-            self._changed.clear()
-            if self.pending:
-                await asyncio.sleep(interval)
-            else:
-                await self._changed.wait()
+        found = []
+        for destination, key in self._open.last_emitted():
+            found.append((parse_address(destination), self.status(key)))
+        return found
 
     async def step(self) -> None:
         """Do what can be done now. Safe to repeat at any time, and after any crash."""
@@ -163,12 +154,6 @@ class Outbox:
             await self._transfers(batch)
         for pending in store.externals():
             await self._external(pending)
-
-    async def require(self, amount: int) -> None:
-        """Raise `InsufficientFundsError` unless the wallet can pay `amount` nanoton and fees now."""
-        state = await self._chain.account(self._wallet.address)
-        if state.balance < amount + FEE_RESERVE:
-            raise self._poor(amount, state)
 
     # ---- transfers
 
@@ -295,5 +280,5 @@ def _lock_file(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise ConfigError("another process uses this wallet's outbox") from error
+        raise OutboxBusyError("another process uses this wallet's outbox") from error
     return handle

@@ -182,6 +182,21 @@ class OutboxStore:
         rows = self._query("SELECT count(*) FROM operations WHERE state IN ('queued', 'sent')")
         return int(rows[0][0])
 
+    def trouble(self) -> str:
+        """What holds up the oldest operation that is not final."""
+        rows = self._query(
+            "SELECT error FROM operations WHERE state IN ('queued', 'sent') ORDER BY number LIMIT 1"
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def last_emitted(self) -> list[tuple[str, str]]:
+        """Destination and key of each transfer of the newest message that the wallet executed."""
+        rows = self._query(
+            "SELECT destination, key FROM operations WHERE state = 'seen' AND batch ="
+            " (SELECT max(id) FROM batches WHERE state = 'done') ORDER BY number"
+        )
+        return [(str(destination), str(key)) for destination, key in rows]
+
     def queued_transfers(self) -> list[Pending]:
         """Transfers that no message carries, oldest first."""
         return self._pending("kind = 'transfer' AND state = 'queued'", ())

@@ -1,0 +1,36 @@
+"""Files that hold secrets: complete or not there, whatever crashes, and for their owner only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Write a new file, mode 0600; it appears under its name only when it is complete and on disk.
+
+    Missing directories are made. Raises `FileExistsError` if `path` exists (a file is never replaced) and
+    other `OSError`.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(work, path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def publish(work: Path, path: Path) -> None:
+    """Give a finished file its name, durably. Raises `FileExistsError` if the name is taken."""
+    os.link(work, path)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
