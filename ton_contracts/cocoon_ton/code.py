@@ -21,7 +21,6 @@ REGISTRY = "Registry"
 NODE = "Node"
 CHANNEL = "Channel"
 PCK = "Pck"
-MULTISIG = "Multisig"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +114,6 @@ def channel_code() -> ContractCode:
 def pck_code() -> ContractCode:
     """The contract that checks quotes of one Intel platform."""
     return load_code(PCK)
-
-
-def multisig_code() -> ContractCode:
-    """The development multisignature contract."""
-    return load_code(MULTISIG)
 
 
 def state_init(code: Cell, data: Cell) -> Cell:

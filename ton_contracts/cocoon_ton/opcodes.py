@@ -28,8 +28,6 @@ NODE_STORAGE: Final = 0xC0C00011
 PCK_STORAGE: Final = 0xC0C00020
 ATTESTATION_RULE: Final = 0xC0C00021
 ATTESTATION_STATEMENT: Final = 0xC0C00022
-MULTISIG_ORDER: Final = 0xC0C00030
-MULTISIG_STORAGE: Final = 0xC0C00031
 REGISTRY_ANNOUNCE: Final = 0xC0C10001
 REGISTRY_EXECUTE: Final = 0xC0C10002
 REGISTRY_CANCEL: Final = 0xC0C10003
@@ -72,9 +70,6 @@ PCK_ATTEST: Final = 0xC0C40002
 PCK_VERIFY_AND_ATTEST: Final = 0xC0C40003
 PCK_TOP_UP: Final = 0xC0C40004
 PCK_ATTESTED: Final = 0xC0C40101
-MULTISIG_PROPOSE: Final = 0xC0C50001
-MULTISIG_APPROVE: Final = 0xC0C50002
-MULTISIG_DROP: Final = 0xC0C50003
 CHANGE_ANNOUNCED: Final = 0xC0CE1001
 CHANGE_EXECUTED: Final = 0xC0CE1002
 CHANGE_CANCELLED: Final = 0xC0CE1003
@@ -86,9 +81,6 @@ NODE_ANCHORED: Final = 0xC0CE2001
 NODE_ATTESTED: Final = 0xC0CE2002
 NODE_BOND_CHANGED: Final = 0xC0CE2003
 NODE_SLASHED: Final = 0xC0CE2004
-ORDER_PROPOSED: Final = 0xC0CE5001
-ORDER_APPROVED: Final = 0xC0CE5002
-ORDER_SENT: Final = 0xC0CE5003
 EXCESSES: Final = 0xD53276DB
 
 EXIT_CODES: Final[dict[int, ExitCode]] = {
@@ -173,14 +165,5 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     516: ExitCode("Pck", "OldBeacon", "the challenge is not one of the recent masterchain blocks"),
     517: ExitCode("Pck", "WrongReportData", "report data do not name this binding, GPU digest and block"),
     518: ExitCode("Pck", "TooLittleValue", "the message does not pay for its own processing"),
-    600: ExitCode("Multisig", "NotASigner", "the sender is not one of the signers"),
-    601: ExitCode("Multisig", "NoOrder", "no such order is open"),
-    602: ExitCode("Multisig", "Expired", "the order's time is over"),
-    603: ExitCode("Multisig", "AlreadyOpen", "the same order is open already"),
-    604: ExitCode("Multisig", "AlreadyApproved", "this signer approved already"),
-    605: ExitCode("Multisig", "TooManyOrders", "as many orders as may be open"),
-    606: ExitCode("Multisig", "TooEarly", "only expired orders can be dropped"),
-    607: ExitCode("Multisig", "LowBalance", "the balance does not cover the value of the order"),
-    608: ExitCode("Multisig", "TooLittleValue", "the message does not pay for its own processing"),
 }
 """By exit code of the compute phase; codes below 200 belong to TVM."""
