@@ -334,8 +334,8 @@ def test_video_decoder_may_differ_while_it_is_off(machine: Machine) -> None:
 
 @pytest.mark.parametrize("change", [{"version": "590.13"}, {"chip": "GB100"}])
 def test_manifest_of_another_version_or_chip(machine: Machine, change: dict[str, str]) -> None:
-    version = change.pop("version", DRIVER_VERSION)
-    driver = rim(machine, version, *DRIVER_INDICES, **change)
+    other = {"version": DRIVER_VERSION, **change}
+    driver = rim(machine, other.pop("version"), *DRIVER_INDICES, **other)
     failed = machine.failed(with_rims(machine, driver, machine.vendor.gpu_rims[1]))
     assert failed == ["gpu.rim_version"]
 
@@ -417,6 +417,18 @@ def test_good_answer_replaces_a_good_answer(answers: Answers) -> None:
 )
 def test_answer_that_does_not_clear_the_device(answers: Answers, changes: dict[str, Any]) -> None:
     assert answers.failed(answers.make(**changes)) == ["gpu.ocsp"]
+
+
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_each_certificate_between_leaf_and_root_can_be_revoked(answers: Answers, position: int) -> None:
+    chain = answers.machine.gpu.chain
+    revoked = answers.make(
+        certificate=chain[position].certificate,
+        issuer=chain[position + 1],
+        responder=answers.machine.vendor.responder(chain[position + 1]),
+        status=ocsp.OCSPCertStatus.REVOKED,
+    )
+    assert answers.failed(revoked, keep=True) == ["gpu.ocsp"]
 
 
 def test_missing_answer(answers: Answers) -> None:
@@ -531,6 +543,11 @@ def test_usual_policy_waives_nothing(machine: Machine) -> None:
 
 def test_inputs_have_limits(machine: Machine) -> None:
     [evidence] = machine.evidence()
+    # Just within them everything is looked at, and refused for what it is.
+    assert "gpu.distinct" in machine.failed(*[evidence] * 32)
+    assert "gpu.rim_version" in machine.failed(dataclasses.replace(evidence, rims=evidence.rims * 2))
+    answers = (evidence.ocsp_responses * 3)[:16]
+    assert machine.check(dataclasses.replace(evidence, ocsp_responses=answers))[1].accepted
     with pytest.raises(MalformedError):
         machine.check(*[evidence] * 33)
     with pytest.raises(MalformedError):

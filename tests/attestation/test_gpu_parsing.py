@@ -334,6 +334,9 @@ def test_certificates_of_the_vendor_with_a_foreign_signature() -> None:
         ('FirmwareManufacturerId="5703"', 'FirmwareManufacturerId="1"'),
         ('colloquialVersion="590.12"', 'colloquialVersion=""'),
         ('name="GH100"', 'name=""'),
+        ("Payload", "Load"),
+        ('Hash0="', 'Hash0="zz'),
+        (f'Hash0="{GPU.measurements[6].hex()[:2]}', 'Hash0="'),
     ],
 )
 def test_signed_nonsense_is_malformed(old: str, new: str) -> None:
