@@ -49,6 +49,7 @@ CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *_of("sgx", "attestation_key platform report_data"),
             *_of("snp", "key_kind hwid csp chip report_data paravisor"),
             *_of("gpu", "serial nonce distinct"),
+            *_of("policy", "device"),
         ),
         _HARDWARE: (
             "tee.kind",
@@ -98,7 +99,7 @@ FORGERY: Final = frozenset(
 )
 """Checks whose failure means that cryptographic validation failed."""
 _CLAIM_OF: Final = {check: claim for claim, checks in CLAIMS.items() for check in checks}
-_DEVICES: Final = frozenset({"gpu", "release.gpu", "rtmr3.gpu", "rtmr3.gpu_mode"})
+_DEVICES: Final = frozenset({"gpu", "policy.device", "release.gpu", "rtmr3.gpu", "rtmr3.gpu_mode"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +190,7 @@ def _vector(checks: Iterable[Check], result: Result) -> dict[str, int]:
         if claim := _CLAIM_OF.get(check.id):
             grouped[claim].append(check)
     vector = {claim: _value(claim, found, result) for claim, found in grouped.items()}
-    return {claim: value for claim, value in vector.items() if value}
+    return {claim: value for claim, value in vector.items() if value > 0}
 
 
 def _value(claim: str, checks: Sequence[Check], result: Result) -> int:

@@ -13,6 +13,8 @@ from cocoon_attestation.reference import AnyRelease, Release, SnpRelease, TeeKin
 from cocoon_attestation.toml_values import base64_bytes, require_keys, strings, typed
 from cocoon_attestation.types import parse_hex
 
+POLICY_VERSION: Final = 1
+"""Version of the file; a file without ``version`` is of this one."""
 _REQUIRED: Final = frozenset({"global_id", "releases", "models", "min_tcb_evaluation"})
 _NUMBERS: Final = frozenset(
     {
@@ -44,6 +46,8 @@ def policy_from_toml(text: str) -> Policy:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise ConfigError(f"policy: not TOML: {error}") from error
+    if typed("version", document.pop("version", POLICY_VERSION), int) != POLICY_VERSION:
+        raise ConfigError(f"policy: version {POLICY_VERSION} expected")
     known = _NUMBERS | _NAMES | _OTHER | _BYTES.keys()
     require_keys("policy", document, known=known, required=_REQUIRED)
     values: dict[str, object] = {}

@@ -77,6 +77,11 @@ _RULES: Final = (
         "refused where a list is kept.",
         _PROTOCOL,
     ),
+    (
+        "policy.device",
+        "No GPU and no switch that the evidence shows is on the policy's list of denied platforms.",
+        _PROTOCOL,
+    ),
     ("release.models", "SEV-SNP: every model that the measured release loads is allowed.", _PROTOCOL),
     (
         "release.gpu",

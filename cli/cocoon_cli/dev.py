@@ -1,4 +1,4 @@
-"""`cocoon dev up`: the whole network on this machine, kept running."""
+"""`cocoon dev`: the whole network on this machine, kept running by `cocoon dev up`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from pathlib import Path
 
 import click
 
+from cocoon_cli import devcontrol, devsnapshots
+from cocoon_cli.devconnect import connection, explain
 from cocoon_cli.devnetwork import DevNetwork, DevSettings, default_root
 from cocoon_cli.options import common_options
-from cocoon_cli.output import SIMULATED, console, out, print_json
-from cocoon_ton.network import network_path
+from cocoon_cli.output import console, print_json
 
 
 @click.group()
 def dev() -> None:
     """Development networks: real chain format, real model, SIMULATED TEE."""
+
+
+for command in (devcontrol.status, devcontrol.fund, devcontrol.warp, devcontrol.tick, devcontrol.faults):
+    dev.add_command(command)
+dev.add_command(devsnapshots.snapshot)
 
 
 @dev.command()
@@ -32,8 +38,19 @@ def dev() -> None:
     default=None,
     help="How they are joined; ppcie: 8 GPUs behind 4 switches. Default: usual for their number.",
 )
+@click.option(
+    "--liteservers", type=click.IntRange(1, 16), default=1, show_default=True, help="How many on the chain."
+)
 @common_options
-def up(directory: Path | None, name: str, tee: str, gpus: int, gpu_mode: str | None, as_json: bool) -> None:
+def up(
+    directory: Path | None,
+    name: str,
+    tee: str,
+    gpus: int,
+    gpu_mode: str | None,
+    liteservers: int,
+    as_json: bool,
+) -> None:
     """Start chain, registry, enclave and host agent; stop them with Ctrl-C.
 
     State is kept: a second run goes on where the first one stopped.
@@ -48,35 +65,22 @@ def up(directory: Path | None, name: str, tee: str, gpus: int, gpu_mode: str | N
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     settings = DevSettings(
-        name=name, root=directory or default_root(), tee=tee, gpus=gpus, gpu_mode=gpu_mode or ""
+        name=name,
+        root=directory or default_root(),
+        tee=tee,
+        gpus=gpus,
+        gpu_mode=gpu_mode or "",
+        liteservers=liteservers,
     )
     running = DevNetwork(settings, say)
     try:
         network = running.start()
-        document = {
-            "ok": True,
-            "network": name,
-            "simulated": True,
-            "network_file": str(network_path(name)),
-            "global_config": str(running.root / "chain" / "global.config.json"),
-            "registry": network.registry,
-            "global_id": network.global_id,
-            "logs": str(running.root / "logs"),
-        }
+        document = connection(running.root, network)
         if as_json:
             print_json(document)
         else:
-            _explain(document)
+            explain(document)
         while not stop.wait(0.5):
             running.check_alive()
     finally:
         running.stop()
-
-
-def _explain(document: dict[str, object]) -> None:
-    show = out().print
-    show(f"\n[bold yellow]{SIMULATED}[/]: all is real but the hardware; nothing is confidential.")
-    show(f"network file    {document['network_file']}")
-    show(f"global config   {document['global_config']}  [dim](for any TON tool)[/]")
-    show(f"registry        {document['registry']}")
-    show("\nIn another terminal:\n  cocoon chat 'Why is the sky blue?'\n  cocoon serve\n")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cocoon_attestation.errors import ConfigError, UnavailableError
+from cocoon_attestation.errors import ConfigError
 from cocoon_cli.devfiles import enclave_toml, host_toml
 from cocoon_cli.processes import ManagedProcess, ProcessGroup
 from cocoon_ton.network import NetworkConfig
@@ -49,6 +49,8 @@ class DevSettings:
     """Nanoton; a real host would wait for about 50 times the fee."""
     poll_s: float = 0.5
     block_ms: int = 500
+    liteservers: int = 1
+    """How many liteservers the chain has, on ports one after the other."""
     tee: str = "tdx"
     """Simulated TEE of the node: ``tdx`` or ``snp``."""
     gpus: int = 0
@@ -107,8 +109,8 @@ class DevNetwork:
     def _start_devnet(self) -> None:
         argv = [
             sys.executable, "-m", "cocoon_ton.devnet",
-            "--dir", str(self.root / "chain"), "--port", str(self._port("liteserver")),
-            "--block-ms", str(self.settings.block_ms),
+            "--dir", str(chain_directory(self.root)), "--port", str(self._port("liteserver")),
+            "--block-ms", str(self.settings.block_ms), "--liteservers", str(self.settings.liteservers),
         ]  # fmt: skip
         self.devnet = ManagedProcess("devnet", argv, self.root / "logs" / "devnet.log")
         started = time.monotonic()
@@ -236,7 +238,7 @@ class DevNetwork:
         """Raise `UnavailableError` if one of the processes has ended by itself."""
         dead = self.group.first_dead()
         if dead is not None:
-            raise UnavailableError(f"{dead.name} stopped", hint=f"see {dead.log}")
+            raise dead.failure(f"{dead.name} stopped")
 
     def restart(self, process: ManagedProcess, *, timeout: float) -> dict[str, Any]:
         """Start a process again that was killed or stopped; its files decide where it goes on."""
@@ -257,6 +259,11 @@ class DevNetwork:
 def default_root() -> Path:
     """Where `cocoon dev up` keeps its network."""
     return home_dir() / "dev"
+
+
+def chain_directory(root: Path) -> Path:
+    """Where the chain of the network in `root` is."""
+    return root / "chain"
 
 
 def host_wallet(directory: Path, global_id: int) -> Wallet:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -39,6 +40,11 @@ def out() -> Console:
     return Console(highlight=False, soft_wrap=True, width=wide)
 
 
+def working(what: str) -> AbstractContextManager[object]:
+    """Show on a terminal that something takes its time; nothing where stderr is piped."""
+    return console().status(what) if sys.stderr.isatty() else nullcontext()
+
+
 def print_json(document: Mapping[str, object]) -> None:
     """Write one JSON document to stdout."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
@@ -61,6 +67,10 @@ def print_error(error: Mapping[str, object], *, as_json: bool, checks: CheckList
     if checks is not None:
         for check in checks.failed:
             talk.print(check_line(check))
+    details = error.get("details")
+    if isinstance(details, Mapping) and details.get("log_tail"):
+        for line in str(details["log_tail"]).splitlines():
+            talk.print(f"[dim]  | {escape(line)}[/]")
     if error.get("hint"):
         talk.print(f"[dim]hint:[/] {escape(str(error['hint']))}")
 

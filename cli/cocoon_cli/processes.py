@@ -69,15 +69,15 @@ class ManagedProcess:
             while b"\n" not in buffer:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise self._not_ready(f"{self.name} was not ready after {timeout:.0f} s")
+                    raise self.failure(f"{self.name} was not ready after {timeout:.0f} s")
                 piece = os.read(stdout.fileno(), 65536)
                 if not piece:
-                    raise self._not_ready(f"{self.name} stopped before it was ready")
+                    raise self.failure(f"{self.name} stopped before it was ready")
                 buffer += piece
         try:
             document = json.loads(buffer.split(b"\n", 1)[0])
         except ValueError as error:
-            raise self._not_ready(f"{self.name} printed no JSON ready line") from error
+            raise self.failure(f"{self.name} printed no JSON ready line") from error
         self.ready = dict(document)
         return self.ready
 
@@ -123,7 +123,8 @@ class ManagedProcess:
             raise UnavailableError(f"{self.name} was not started")
         return self._process
 
-    def _not_ready(self, message: str) -> UnavailableError:
+    def failure(self, message: str) -> UnavailableError:
+        """An error about this process, with the end of its log in the details."""
         tail = ""
         if self.log.exists():
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])

@@ -18,6 +18,8 @@ from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
 from cocoon_cli.judged import EAR, EXPLAIN, print_ear, require_json
 from cocoon_cli.measure_snp import measure_snp
 from cocoon_cli.options import common_options, network_option
+from cocoon_cli.output import working
+from cocoon_cli.verify_documents import policy, read_registry, release
 from cocoon_cli.verify_vendor import eventlog, gpu, quote, snp
 from cocoon_ton.network import NetworkConfig, load_network
 
@@ -33,7 +35,7 @@ def verify() -> None:
     """
 
 
-for _command in (quote, snp, gpu, eventlog, measure_snp):
+for _command in (quote, snp, gpu, eventlog, measure_snp, policy, release):
     verify.add_command(_command)
 
 
@@ -74,7 +76,8 @@ def receipt(receipt_id: str, network: str, explain: bool, as_json: bool) -> None
         async with open_client(network) as client:
             return await client.export_bundle(receipt_id)
 
-    parsed = parse_bundle(run(main))
+    with working("fetching proofs from node and chain"):
+        parsed = parse_bundle(run(main))
     report = audit_bundle(parsed, load_network(network), content_required=False)
     show_report(report, as_json=as_json, explain=explain)
 
@@ -104,7 +107,8 @@ def node(node_id: str | None, network: str, explain: bool, as_json: bool) -> Non
             await client.models()
 
     try:
-        run(main)
+        with working("appraising" if node_id else "appraising every listed node"):
+            run(main)
     except EvidenceRejectedError:
         if not found:
             raise
@@ -167,7 +171,8 @@ def evidence(
         policy, name = policy_from_toml(read_text(policy_file)), str(policy_file)
     else:
         chosen = load_network(str(network))
-        policy, recorded = run(lambda: _registry_view(chosen, data))
+        with working(f"reading the registry of {chosen.name}"):
+            policy, recorded = run(lambda: _registry_view(chosen, data))
         name = chosen.name
         nonce = nonce or recorded
         if nonce is None:
@@ -240,14 +245,9 @@ async def _registry_view(network: NetworkConfig, data: bytes) -> tuple[Policy, b
     """The registry's policy, and the beacon challenge if the node's contract records exactly this evidence."""
     from cocoon_attestation.binding import beacon_challenge
     from cocoon_attestation.evidence import evidence_digest, parse_evidence
-    from cocoon_ton.chain import LiteChain
-    from cocoon_ton.registry import parse_registry, policy_from_registry
+    from cocoon_ton.registry import policy_from_registry
 
-    async with LiteChain(network) as chain:
-        account = await chain.account(network.registry_address)
-    if account.data is None:
-        raise ConfigError("the network's registry is not deployed")
-    state = parse_registry(account.data)
+    state = await read_registry(network)
     policy = policy_from_registry(state, network.dev_root)
     parsed = parse_evidence(data)
     entry = state.nodes.get(parsed.binding.node)

@@ -137,7 +137,7 @@ class TestHiddenAccount:
     async def test_with_the_absence_proof_of_a_neighbour(self, devnet: Devnet) -> None:
         neighbour = bytearray(VICTIM.hash_part)
         neighbour[-1] ^= 1
-        honest = devnet._liteserver._answers.methods["getAccountState"]
+        honest = devnet.liteservers[0].server._answers.methods["getAccountState"]
 
         def other(query: dict[str, object], _: dict[str, object]) -> dict[str, object]:
             account = {"workchain": 0, "id": bytes(neighbour).hex()}

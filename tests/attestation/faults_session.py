@@ -156,6 +156,17 @@ def gpu_node(*, measured: bool = True, **mode: bool) -> Build:
     return build
 
 
+def denied_gpu(world: World) -> CheckList:
+    """A good node with a GPU that the policy denies as it would deny a machine."""
+    own = one_gpu(world)
+    node = tdx_node(world.lab, own)
+    rules = world.nvidia.policy(gpu_count=1)
+    evidence = node.evidence(world.lab.challenge)
+    claims = world.lab.appraise(evidence, policy=world.lab.policy(gpu=rules)).claims
+    denied = frozenset({bytes.fromhex(claims["devices"][0]["platform_id"])})
+    return world.appraise(evidence, gpu=rules, denied_platforms=denied)
+
+
 def snp_session(
     *,
     release: dict[str, Any] | None = None,
@@ -211,6 +222,7 @@ CASES: dict[str, Case] = {
         good=snp_session(release={"gpus": 1}, gpus=True, rules=gpu_rules),
         bad=snp_session(release={"gpus": 1}, gpus=True),
     ),
+    "policy.device": Case(good=gpu_node(), bad=denied_gpu),
     "tdx.measurement": shown(report={"rtmr2": ONES_48}),
     "tdx.attributes": shown(report=attributes(SEPT_VE | MIGRATABLE)),
     "tdx.xfam": shown(report={"xfam": bytes.fromhex("e718060000000000")}),

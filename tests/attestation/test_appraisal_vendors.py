@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,20 @@ def test_node_without_gpu_is_accepted_unless_a_number_is_demanded(
 
 def test_devices_are_refused_where_the_policy_allows_none(lab: Any, gpus: SimulatedGpus) -> None:
     assert "gpu.allowed" in failures(tdx_node(lab, gpus), lab.policy())
+
+
+def test_denied_device(lab: Any, gpus: SimulatedGpus, gpu_policy: Policy) -> None:
+    node = tdx_node(lab, gpus)
+    claims = appraise(
+        node.evidence(lab.challenge), policy=gpu_policy, challenge=lab.challenge, now=lab.now
+    ).claims
+    devices: Any = claims["devices"]
+    for device in (devices[0], devices[-1]):  # a GPU and a switch
+        serial = device["serial"]
+        identity = hashlib.sha256(b"cocoon/v1/platform\x10" + serial.encode()).digest()
+        assert device["platform_id"] == identity.hex()
+        denied = dataclasses.replace(gpu_policy, denied_platforms=frozenset({identity}))
+        assert failures(node, denied) == ("policy.device",)
 
 
 def test_wrong_number_of_gpus(lab: Any, gpus: SimulatedGpus, nvidia: SimulatedNvidia) -> None:

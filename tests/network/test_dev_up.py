@@ -51,7 +51,8 @@ def test_up_use_and_down(up: tuple[subprocess.Popen[str], Path], cocoon: InProce
     process, home = up
     ready = _document(process)
     assert ready.keys() == {
-        "ok", "network", "simulated", "network_file", "global_config", "registry", "global_id", "logs"
+        "ok", "network", "simulated", "network_file", "global_config", "registry", "registry_friendly",
+        "global_id", "liteservers", "init_block", "faucet", "connect", "logs",
     }  # fmt: skip
     assert ready["ok"] is True
     assert ready["simulated"] is True
@@ -64,8 +65,21 @@ def test_up_use_and_down(up: tuple[subprocess.Popen[str], Path], cocoon: InProce
     status = cocoon("host", "status", "--json")
     assert status.code == 0, status.out
     assert status.json["bond"] == "active"
+    (server,) = ready["liteservers"]
+    config = json.loads(Path(ready["global_config"]).read_text())
+    assert config["liteservers"][0]["port"] == server["port"]
+    assert config["liteservers"][0]["id"]["key"] == server["key"]
+    assert ready["connect"].keys() == {"pytoniq", "tonutils", "ton-lite-client", "tonlib"}
+    assert json.loads(Path(ready["faucet"]["file"]).read_text())["address"] == ready["faucet"]["address"]
+    state = cocoon("dev", "status", "--json")
+    assert state.code == 0, state.out
+    assert state.json["liteservers"] == [{"port": server["port"], "faults": []}]
+    save = cocoon("dev", "snapshot", "save", "x", "--json")
+    assert save.code != 0  # it runs
+    assert "stop" in save.json["error"]["hint"]
     again = cocoon_process("dev", "up", "--json", home=home, timeout=90)
     assert again.code != 0  # one network per directory
+    assert "another development chain" in json.loads(again.out)["error"]["details"]["log_tail"]
     assert "Traceback" not in again.err
     assert cocoon("models", "--json").code == 0  # and the running one is not disturbed
     process.send_signal(signal.SIGINT)

@@ -234,7 +234,7 @@ class TestConnections:
             waiting = tl.tag("liteServer.waitMasterchainSeqno") + struct.pack("<ii", 10**6, 60_000)
             client.query(waiting + tl.write("liteServer.getTime", {}))
             await asyncio.sleep(0.05)
-            await net._adnl.stop()
+            await net.liteservers[0].stop()
             assert await client.ended()
         assert problems == []
 

@@ -7,6 +7,7 @@ evidence is in the report data of the CPU, and the measured software names the s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from datetime import UTC, datetime
 from typing import Final
 
@@ -29,6 +30,9 @@ _KINDS: Final = {
     evidence_pb2.DEVICE_KIND_SWITCH: DeviceKind.SWITCH,
 }
 
+_DEVICE: Final = 0x10
+"""Stands where a kind of TEE stands in the id of a machine."""
+
 _JOINED: Final = {
     FeatureFlag.SINGLE: Joined.ALONE,
     FeatureFlag.PPCIE: Joined.PROTECTED_PCIE,
@@ -37,16 +41,30 @@ _JOINED: Final = {
 
 
 def appraise_devices(
-    evidence: Evidence, policy: Policy, measured: MeasuredGpus, now: int, checks: CheckList
+    evidence: Evidence,
+    policy: Policy,
+    measured: MeasuredGpus,
+    now: int,
+    checks: CheckList,
+    *,
+    ocsp_nonce: bytes | None = None,
 ) -> dict[str, object]:
     """Record the checks on devices and return claims on them; empty without devices.
+
+    `ocsp_nonce` is the one that the verifier asked for the revocation answers with, if it asked itself.
 
     Raises:
         MalformedError: evidence of a device does not parse.
         UnsupportedError: the extra ``gpu`` is not installed.
     """
     summary = _summary(measured.payload)
-    found = _verify(evidence, policy, measured, summary, now, checks)
+    rules = policy.gpu
+    if rules is not None:
+        count = rules.gpu_count or (summary.gpus if summary else measured.count) or None
+        rules = dataclasses.replace(
+            rules, gpu_count=count, ocsp_nonce=rules.ocsp_nonce if ocsp_nonce is None else ocsp_nonce
+        )
+    found = _verify(evidence, policy, rules, now, checks)
     if measured.by_release:
         _check_by_release(evidence, measured, checks)
     else:
@@ -72,6 +90,7 @@ def _device_claims(device: DeviceClaims) -> dict[str, object]:
         "kind": device.kind.value,
         "chip": device.chip,
         "serial": device.serial,
+        "platform_id": device_id(device.serial).hex(),
         "driver": device.driver_version,
         "vbios": device.vbios_version,
         "project": device.project,
@@ -92,17 +111,11 @@ def joined(claims: GpuClaims) -> Joined | None:
 
 
 def _verify(
-    evidence: Evidence,
-    policy: Policy,
-    measured: MeasuredGpus,
-    summary: GpuSummary | None,
-    now: int,
-    checks: CheckList,
+    evidence: Evidence, policy: Policy, rules: GpuPolicy | None, now: int, checks: CheckList
 ) -> GpuClaims | None:
-    rules = policy.gpu
     if not evidence.devices:
-        if rules is not None and rules.gpu_count is not None:
-            checks.record("gpu.count", False, f"no GPU is shown, {rules.gpu_count} expected")
+        if policy.gpu is not None and policy.gpu.gpu_count is not None:
+            checks.record("gpu.count", False, f"no GPU is shown, {policy.gpu.gpu_count} expected")
         return None
     checks.record(
         "gpu.allowed",
@@ -112,7 +125,6 @@ def _verify(
     )
     if rules is None:
         return None
-    count = rules.gpu_count or (summary.gpus if summary else measured.count) or None
     devices = [
         GpuDevice(
             kind=_KINDS[evidence_pb2.DeviceKind.ValueType(device.kind)],
@@ -125,16 +137,39 @@ def _verify(
     ]
     claims, found = verify_gpu(
         devices,
-        _with_count(rules, count),
+        rules,
         gpu_nonce(evidence.binding.hash, evidence.challenge),
         datetime.fromtimestamp(now, UTC),
     )
     checks.extend(found)
+    _check_devices(claims, policy, checks)
     return claims
 
 
-def _with_count(rules: GpuPolicy, count: int | None) -> GpuPolicy:
-    return dataclasses.replace(rules, gpu_count=count)
+def device_id(serial: str) -> bytes:
+    """The id of a device in deny lists of platforms: H("cocoon/v1/platform" ‖ 0x10 ‖ serial number).
+
+    `serial` is the one of the device certificate, lower-case hex without leading zeros, hashed as text.
+    """
+    return hashlib.sha256(_device_preimage(serial)).digest()
+
+
+def _device_preimage(serial: str) -> bytes:
+    return b"cocoon/v1/platform" + bytes([_DEVICE]) + serial.encode("ascii")
+
+
+def _check_devices(claims: GpuClaims, policy: Policy, checks: CheckList) -> None:
+    """A registry denies GPUs and switches by the same list as machines."""
+    denied = [d.serial for d in claims.devices if device_id(d.serial) in policy.denied_platforms]
+    checks.record(
+        "policy.device",
+        not denied,
+        f"device {denied[0]} is denied" if denied else f"{len(claims.devices)} devices, none denied",
+        inputs=tuple(
+            (f"preimage {index}", _device_preimage(device.serial).hex())
+            for index, device in enumerate(claims.devices)
+        ),
+    )
 
 
 def _summary(payload: bytes | None) -> GpuSummary | None:

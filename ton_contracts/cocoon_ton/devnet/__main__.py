@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="cocoon_ton.devnet", description=__doc__)
     parser.add_argument("--dir", type=Path, required=True, help="directory of the chain")
-    parser.add_argument("--port", type=int, default=0, help="liteserver port on 127.0.0.1 (0: any)")
+    parser.add_argument("--port", type=int, default=0, help="first liteserver port on 127.0.0.1 (0: any)")
+    parser.add_argument("--liteservers", type=int, default=1, help="how many, on ports one after the other")
     parser.add_argument("--block-ms", type=int, default=500, help="least time between two blocks")
     parser.add_argument("--global-id", type=int, default=DEFAULT_GLOBAL_ID, help="for a new chain only")
     parser.add_argument("--signatures", choices=("ordinary", "simplex"), default="ordinary")
@@ -40,6 +41,7 @@ async def _run(options: argparse.Namespace) -> int:
     async with Devnet.start(
         directory,
         port=options.port,
+        liteservers=options.liteservers,
         block_interval=options.block_ms / 1000,
         signature_mode=options.signatures,
         global_id=options.global_id,
@@ -47,6 +49,7 @@ async def _run(options: argparse.Namespace) -> int:
         ready = {
             "ready": True,
             "port": net.port,
+            "ports": [server.port for server in net.liteservers],
             "config": str(directory / CONFIG_FILE),
             "faucet": str(directory / FAUCET_FILE),
             "global_id": net.global_id,

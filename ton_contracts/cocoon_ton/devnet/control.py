@@ -3,14 +3,7 @@
 TCP on 127.0.0.1. One JSON object per line in, one out. Every request carries the token that stands,
 with the port, in ``control.json`` (mode 0600) in the chain's directory.
 
-=========  ==============================  ==============================================
-command    arguments                       effect
-=========  ==============================  ==============================================
-status     none                            head, virtual time, waiting messages
-tick       count (default 1)               makes blocks now
-warp       seconds                         moves virtual time forward, makes a block
-fund       address, amount (nanoton)       sends from the faucet, makes a block
-=========  ==============================  ==============================================
+The commands are in ``commands.py``; ``docs/spec/devnet.md`` lists them.
 """
 
 from __future__ import annotations
@@ -18,21 +11,21 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cocoon_attestation.errors import CocoonError, MalformedError, UnavailableError
+from cocoon_attestation.errors import CocoonError, ConfigError, MalformedError, UnavailableError
+from cocoon_ton.devnet.commands import Command
 
 CONTROL_FILE: Final = "control.json"
-MAX_LINE: Final = 4096
-Command = Callable[[dict[str, Any]], Awaitable[dict[str, object]]]
+MAX_LINE: Final = 65536
 
 
 class ControlServer:
     """Serves `commands` (name to function) to holders of `token`."""
 
-    def __init__(self, token: str, commands: dict[str, Command]) -> None:
+    def __init__(self, token: str, commands: Mapping[str, Command]) -> None:
         self._token = token
         self._commands = commands
         self._server: asyncio.Server | None = None
@@ -79,7 +72,7 @@ class ControlServer:
 async def send_command(directory: Path, command: str, **arguments: object) -> dict[str, Any]:
     """Send a command to the chain that runs in `directory`.
 
-    Raises UnavailableError if none runs there, MalformedError if it refuses the command.
+    Raises UnavailableError if none runs there, ConfigError or MalformedError if it refuses the command.
     """
     try:
         where = json.loads((directory / CONTROL_FILE).read_text("utf-8"))
@@ -96,5 +89,7 @@ async def send_command(directory: Path, command: str, **arguments: object) -> di
     finally:
         writer.close()
     if not answer.pop("ok", False):
-        raise MalformedError(str(answer.get("message", "the command was refused")))
+        kind = ConfigError if answer.get("code") == ConfigError.code else MalformedError
+        message = str(answer.get("message", "the command was refused"))
+        raise kind(message, hint=str(answer.get("hint") or ""))
     return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import time
@@ -15,10 +14,11 @@ from typing import Any, Final
 from pytoniq_core import Address, Cell
 
 from cocoon_attestation.errors import ConfigError
-from cocoon_ton.devnet.adnl import AdnlServer
 from cocoon_ton.devnet.blocks import Identity
 from cocoon_ton.devnet.chain import Chain
+from cocoon_ton.devnet.commands import commands
 from cocoon_ton.devnet.control import CONTROL_FILE, ControlServer
+from cocoon_ton.devnet.endpoint import Endpoint, liteserver_key
 from cocoon_ton.devnet.faucet import Faucet
 from cocoon_ton.devnet.faults import Faults
 from cocoon_ton.devnet.genesis import (
@@ -27,15 +27,16 @@ from cocoon_ton.devnet.genesis import (
     GenesisAccount,
     make_config,
     public_key,
+    public_libraries,
     read_config,
 )
 from cocoon_ton.devnet.keys import KEYS_FILE, ChainKeys, load_keys, write_private
-from cocoon_ton.devnet.liteserver import LiteServer
 from cocoon_ton.devnet.signatures import SignatureMode
+from cocoon_ton.devnet.snapshots import Snapshots
 from cocoon_ton.devnet.store import Store
 from cocoon_ton.devnet.system import system_accounts
-from cocoon_ton.devnet.values import FULL_SHARD_SIGNED, MASTERCHAIN, Block, BlockId, name_of
-from cocoon_ton.emulator.boc import write_boc
+from cocoon_ton.devnet.values import Block, BlockId, name_of
+from cocoon_ton.emulator.boc import read_boc, write_boc
 from cocoon_ton.emulator.sandbox import ConfigName
 
 BLOCK_SECONDS: Final = 0.5
@@ -43,6 +44,7 @@ IDLE_SECONDS: Final = 3.0
 """An empty block follows at the latest this long after the last one (clients give up after 10)."""
 MIN_BLOCKS: Final = 3
 """Blocks that exist before the first client comes: the key block must not be the newest."""
+MAX_LITESERVERS: Final = 16
 CHAIN_FILE: Final = "chain.sqlite"
 CONFIG_FILE: Final = "global.config.json"
 FAUCET_FILE: Final = "faucet.json"
@@ -52,8 +54,11 @@ class Devnet:
     """A running development chain. Make one with `Devnet.start`.
 
     * `config`: global configuration for any TON client; `init_block`: its trusted key block;
-    * `chain`, `faults`, `port`, `global_id`, `directory`;
-    * `faucet_address`, `faucet_seed` and `fund`.
+    * `chain`, `global_id`, `directory`;
+    * `liteservers`: one or more over the one chain, each with `port` and `faults`; `faults` and `port` are
+      those of the first;
+    * `faucet_address`, `faucet_seed` and `fund`;
+    * `save`, `restore` and `snapshots`.
     """
 
     def __init__(
@@ -66,20 +71,22 @@ class Devnet:
         faucet: Faucet,
         signature_mode: SignatureMode,
         block_interval: float | None,
+        liteservers: int,
     ) -> None:
         self.directory = directory
         self.chain = chain
-        self.faults = Faults()
         self.faucet = faucet
-        self.port = 0
         self.config: dict[str, Any] = {}
         self.ticker: asyncio.Task[None] | None = None
+        self.liteservers = tuple(
+            Endpoint(chain, liteserver_key(keys.liteserver, n), keys.validator, mode=signature_mode)
+            for n in range(liteservers)
+        )
+        self.snapshots = Snapshots(store, directory)
         self._keys = keys
         self._store = store
         self._interval = block_interval
-        self._liteserver = LiteServer(chain, keys.validator, mode=signature_mode, faults=self.faults)
-        self._adnl = AdnlServer(keys.liteserver, self._liteserver.query)
-        self._control = ControlServer(keys.control, self._commands())
+        self._control = ControlServer(keys.control, commands(self))
         self._work = asyncio.Event()
         self._last = time.monotonic()
         chain.on_work = self._work.set
@@ -91,6 +98,7 @@ class Devnet:
         dir: Path | None = None,
         *,
         port: int = 0,
+        liteservers: int = 1,
         block_interval: float | None = BLOCK_SECONDS,
         signature_mode: SignatureMode = "ordinary",
         global_id: int = DEFAULT_GLOBAL_ID,
@@ -100,11 +108,14 @@ class Devnet:
     ) -> AsyncIterator[Devnet]:
         """Run a chain until the block ends.
 
-        `dir` None: in memory, else the chain there is continued, or begun. `block_interval` None:
-        blocks come only from `tick`. `accounts` (a balance in nanoton, or a contract) exist from the
-        zerostate of a new chain on; 10 000 take about 2 s.
+        `dir` None: in memory, else the chain there is continued, or begun. `liteservers` (1 to 16) listen on
+        `port` and the ports after it, or on any ports (0). `block_interval` None: blocks come only from
+        `tick`. `accounts` (a balance in nanoton, or a contract) exist from the zerostate of a new chain on;
+        10 000 take about 2 s.
         Raises ConfigError if another process runs the chain or its files do not belong together.
         """
+        if not 1 <= liteservers <= MAX_LITESERVERS:
+            raise ConfigError(f"from 1 to {MAX_LITESERVERS} liteservers")
         store = _open_store(dir)
         try:
             keys = ChainKeys.generate() if dir is None else load_keys(dir)
@@ -122,6 +133,7 @@ class Devnet:
                 faucet=faucet,
                 signature_mode=signature_mode,
                 block_interval=block_interval,
+                liteservers=liteservers,
             )
             try:
                 await net._begin(port)
@@ -137,6 +149,16 @@ class Devnet:
     def global_id(self) -> int:
         """The chain's global id."""
         return self.chain.identity.global_id
+
+    @property
+    def faults(self) -> Faults:
+        """The fault switches of the first liteserver."""
+        return self.liteservers[0].faults
+
+    @property
+    def port(self) -> int:
+        """The port of the first liteserver."""
+        return self.liteservers[0].port
 
     @property
     def init_block(self) -> BlockId:
@@ -159,14 +181,17 @@ class Devnet:
     def tick(self, count: int = 1) -> Block:
         """Make blocks now; returns the newest masterchain block."""
         for _ in range(count):
-            self.chain.tick()
+            for chain in self._chains():
+                chain.tick()
         self._last = time.monotonic()
-        self._liteserver.new_block()
+        for server in self.liteservers:
+            server.new_block()
         return self.chain.master
 
     def warp(self, seconds: int) -> Block:
         """Move virtual time forward and make a block that shows it."""
-        self.chain.warp(seconds)
+        for chain in self._chains():
+            chain.warp(seconds)
         return self.tick()
 
     def fund(self, address: Address, amount: int, *, body: Cell | None = None) -> Block:
@@ -178,8 +203,38 @@ class Devnet:
         """Take an external message as the liteserver does."""
         self.chain.send(message)
 
+    def fork(self, number: int) -> Chain:
+        """Let a liteserver show a fork: the past of this chain, and from now on other blocks of its own.
+
+        The one validator signs both. Messages that are sent to this liteserver go to the fork alone. A second
+        call begins a new fork; `join` ends it.
+        """
+        fork = self.chain.fork(Store(None))
+        self.liteservers[number].show(fork)
+        return fork
+
+    def join(self, number: int) -> None:
+        """Let a liteserver show the true chain again."""
+        self.liteservers[number].show(self.chain)
+
+    def save(self, name: str) -> None:
+        """Keep the chain as it is now under a name. See `Snapshots`."""
+        self.snapshots.save(name)
+
+    def restore(self, name: str) -> Block:
+        """Put the chain back to a snapshot, end all forks, and make a block.
+
+        To clients that saw what came after, this is a fork: they have to be started anew. Virtual time stays
+        at least where the snapshot had it. Raises ConfigError for a name or file that does not fit.
+        """
+        self.snapshots.restore(name)
+        self.chain.reload()
+        for number in range(len(self.liteservers)):
+            self.join(number)
+        return self.tick()
+
     def copy_to(self, directory: Path) -> None:
-        """Copy chain and keys, to start a fork from: same history, same validator."""
+        """Copy chain and keys, to start a second chain from: same history, same validator."""
         if self.directory is None:
             raise ConfigError("a chain in memory has no keys to copy")
         directory.mkdir(mode=0o700, parents=True)
@@ -194,10 +249,8 @@ class Devnet:
 
     async def _begin(self, port: int) -> None:
         self.tick(max(1, MIN_BLOCKS - self.chain.master.seqno))
-        try:
-            self.port = await self._adnl.start(port)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on port {port}: {error.strerror}") from error
+        for number, server in enumerate(self.liteservers):
+            await server.start(port + number if port else 0)
         self.config = self._global_config()
         if self.directory is not None:
             (self.directory / CONFIG_FILE).write_text(json.dumps(self.config, indent=1), "utf-8")
@@ -208,8 +261,10 @@ class Devnet:
             self.ticker = asyncio.create_task(self._tick_forever(self._interval))
 
     async def _end(self) -> None:
-        await self._adnl.stop()
+        for server in self.liteservers:
+            await server.stop()
         await self._control.stop()
+        self.snapshots.close()
         if self.directory is not None:
             (self.directory / CONTROL_FILE).unlink(missing_ok=True)
         if self.ticker is not None:
@@ -230,43 +285,23 @@ class Devnet:
             if self.chain.has_work:
                 self._work.set()
 
+    def _chains(self) -> list[Chain]:
+        """The true chain and the forks."""
+        return list(dict.fromkeys([self.chain, *(server.chain for server in self.liteservers)]))
+
     def _due(self, seconds: float) -> float:
         return asyncio.get_running_loop().time() + self._last + seconds - time.monotonic()
 
     def _global_config(self) -> dict[str, Any]:
-        zero, init = self.chain.zero.id, self.init_block
-        key = base64.b64encode(public_key(self._keys.liteserver)).decode()
-        server = {"ip": 0x7F000001, "port": self.port, "id": {"@type": "pub.ed25519", "key": key}}
         return {
             "@type": "config.global",
-            "liteservers": [server],
+            "liteservers": [server.document() for server in self.liteservers],
             "validator": {
                 "@type": "validator.config.global",
-                "zero_state": _block_document(zero),
-                "init_block": _block_document(init),
+                "zero_state": self.chain.zero.id.to_config(),
+                "init_block": self.init_block.to_config(),
             },
         }
-
-    def _commands(self) -> dict[str, Any]:
-        async def status(_request: dict[str, Any]) -> dict[str, object]:
-            return {
-                "seqno": self.chain.master.seqno,
-                "now": self.chain.now(),
-                "has_work": self.chain.has_work,
-                "port": self.port,
-            }
-
-        async def tick(request: dict[str, Any]) -> dict[str, object]:
-            return {"seqno": self.tick(min(int(request.get("count", 1)), 1000)).seqno}
-
-        async def warp(request: dict[str, Any]) -> dict[str, object]:
-            return {"seqno": self.warp(int(request["seconds"])).seqno, "now": self.chain.now()}
-
-        async def fund(request: dict[str, Any]) -> dict[str, object]:
-            address = _address(str(request["address"]))
-            return {"seqno": self.fund(address, int(request["amount"])).seqno}
-
-        return {"status": status, "tick": tick, "warp": warp, "fund": fund}
 
 
 def _open_store(directory: Path | None) -> Store:
@@ -290,31 +325,19 @@ def _open_chain(
     known = store.get_meta("config")
     if known is None:
         config = make_config(validator, global_id, base)
+        libraries = public_libraries()
         genesis = system_accounts(config) | dict(genesis)
         store.set_meta("validator", validator)
         store.set_meta("global_id", str(global_id).encode())
         store.set_meta("config", write_boc([config.root]))
+        if libraries is not None:
+            store.set_meta("libraries", write_boc([libraries]))
     else:
         config = read_config(known)
+        boc = store.get_meta("libraries")
+        libraries = None if boc is None else read_boc(boc)
         global_id = int(store.get_meta("global_id") or b"0")
         if store.get_meta("validator") != validator:
             raise ConfigError("the keys in this directory do not belong to its chain")
     identity = Identity(validator=validator, global_id=global_id)
-    return Chain(store, identity=identity, config=config, genesis=genesis, clock=clock)
-
-
-def _block_document(id: BlockId) -> dict[str, object]:
-    return {
-        "workchain": MASTERCHAIN,
-        "shard": FULL_SHARD_SIGNED,
-        "seqno": id.seqno,
-        "root_hash": base64.b64encode(id.root_hash).decode(),
-        "file_hash": base64.b64encode(id.file_hash).decode(),
-    }
-
-
-def _address(text: str) -> Address:
-    try:
-        return Address(text)
-    except Exception as error:  # pytoniq-core raises whatever it meets
-        raise ValueError("not an address") from error
+    return Chain(store, identity=identity, config=config, genesis=genesis, libraries=libraries, clock=clock)

@@ -75,6 +75,9 @@ class Store:
             raise ConfigError(
                 f"cannot open {path}: {error}", hint="another development chain runs in this directory"
             ) from error
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise ConfigError(f"{path} does not hold a development chain: {error}") from error
 
     def _create(self) -> None:
         with self._transaction():
@@ -106,9 +109,16 @@ class Store:
 
     def copy_to(self, path: Path) -> None:
         """A consistent copy of the chain, to start a second chain (a fork) from."""
-        with sqlite3.connect(path) as target:
+        target = sqlite3.connect(path)
+        try:
             self._db.backup(target)
-        target.close()
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, all in it
+        finally:
+            target.close()
+
+    def copy_into(self, other: Store) -> None:
+        """Make `other` a copy of this chain, all or nothing; what it held is gone."""
+        self._db.backup(other._db)
 
     # ---- small values
 

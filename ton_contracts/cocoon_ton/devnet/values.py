@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from pytoniq_core import Address, Builder, Cell, begin_cell
 
-from cocoon_ton.devnet.cells import Stub
+from cocoon_ton.devnet.cells import Stub, read_boc
 from cocoon_ton.emulator import McBlockId
 
 BASECHAIN: Final = 0
@@ -43,6 +45,22 @@ class BlockId:
             "file_hash": self.file_hash.hex(),
         }
 
+    def to_config(self) -> dict[str, object]:
+        """The form of a global configuration: hashes in base64."""
+        return self.to_tl() | {
+            "root_hash": base64.b64encode(self.root_hash).decode(),
+            "file_hash": base64.b64encode(self.file_hash).decode(),
+        }
+
+    @classmethod
+    def from_config(cls, document: Mapping[str, Any]) -> BlockId:
+        """A block as a global configuration names it. Raises ValueError, KeyError or TypeError."""
+        root, file = (base64.b64decode(document[name]) for name in ("root_hash", "file_hash"))
+        if len(root) != 32 or len(file) != 32:
+            raise ValueError("a hash has 32 bytes")
+        seqno, workchain = int(document["seqno"]), int(document["workchain"])
+        return cls(workchain=workchain, seqno=seqno, root_hash=root, file_hash=file)
+
     def to_vm(self) -> McBlockId:
         """The form that contracts see."""
         return McBlockId(seqno=self.seqno, root_hash=self.root_hash, file_hash=self.file_hash)
@@ -70,7 +88,7 @@ class Block:
     @cached_property
     def cell(self) -> Cell:
         """The block's root cell."""
-        return Cell.one_from_boc(self.boc)
+        return read_boc(self.boc)
 
     @property
     def is_key(self) -> bool:
