@@ -15,7 +15,7 @@ from cocoon_cli.output import console, moment, out, print_json, table, ton
 from cocoon_proxy.closing import Closure
 from cocoon_proxy.events import ClientEvent, EventHandler
 from cocoon_ton.amounts import parse_ton
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import LiteChain, default_anchors
 from cocoon_ton.network import NetworkConfig, load_network
 
 PASSPHRASE_VARIABLE = "COCOON_WALLET_PASSPHRASE"  # noqa: S105  # the name of a variable
@@ -73,7 +73,7 @@ def show(network: str, as_json: bool) -> None:
     key = load_keystore(_path(chosen), os.environ.get(PASSPHRASE_VARIABLE)).wallet(chosen.global_id)
 
     async def main() -> int:
-        async with LiteChain(chosen) as chain:
+        async with LiteChain(chosen, anchors=default_anchors()) as chain:
             return (await chain.account(key.address)).balance
 
     balance = run(main)
