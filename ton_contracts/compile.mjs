@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const { runTolkCompiler, getTolkCompilerVersion } = createRequire(import.meta.url)('@ton/tolk-js')
-const CONTRACTS = ['Registry', 'Node', 'Channel', 'Pck', 'Multisig', 'System']
+const CONTRACTS = ['Registry', 'Node', 'Channel', 'Pck', 'System']
 
 async function compile(name, version) {
   const result = await runTolkCompiler({

@@ -26,8 +26,6 @@ FILES = (
     "lib/ecdsa.tolk",
     "pck/storage.tolk",
     "pck/messages.tolk",
-    "multisig/storage.tolk",
-    "multisig/messages.tolk",
 )
 _STRUCT = re.compile(
     r"^((?:/// [^\n]*\n)*)struct (?:\(0x([0-9a-f]{8})\) )?(\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL

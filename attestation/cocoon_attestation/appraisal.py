@@ -18,6 +18,7 @@ from cocoon_attestation.appraisers.snp import appraise_snp
 from cocoon_attestation.appraisers.tdx import appraise_tdx
 from cocoon_attestation.binding import MAX_LIFETIME_S, KeyBinding
 from cocoon_attestation.checks import CheckList
+from cocoon_attestation.endorsements import OwnEndorsements
 from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
 from cocoon_attestation.evidence import Evidence, TdxEvidence, parse_evidence
 from cocoon_attestation.policy import Policy
@@ -27,7 +28,14 @@ from cocoon_attestation.verified import VerifiedEnclave, _issue
 CHALLENGE_SIZE: Final = 32
 
 
-def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime | int) -> VerifiedEnclave:
+def appraise(
+    evidence: bytes,
+    *,
+    policy: Policy,
+    challenge: bytes,
+    now: datetime | int,
+    endorsements: OwnEndorsements | None = None,
+) -> VerifiedEnclave:
     """Decide whether the keys in `evidence` belong to an allowed release on genuine hardware.
 
     Args:
@@ -36,22 +44,29 @@ def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime
         challenge: 32 bytes: the caller's own random nonce, or the beacon digest of a block that the
             caller has verified. Never a value that came with the evidence.
         now: time to appraise at, an aware datetime or Unix seconds.
+        endorsements: what the caller got itself, in place of what the node stapled; the claim
+            ``endorsements_sha256`` names their bytes.
 
     Raises:
         MalformedError: the evidence, or something inside it, does not parse.
         EvidenceRejectedError: a check failed or could not be made; `checks` has them all.
         UnsupportedError: there is GPU evidence and the extra ``gpu`` is not installed.
-        ConfigError: the challenge is not 32 bytes or all zero, or `now` has no time zone.
+        ConfigError: the challenge is not 32 bytes or all zero, `now` has no time zone, or `endorsements` are
+            for other evidence.
     """
     moment = _unix_time(now)
     _require_challenge(challenge)
     parsed = parse_evidence(evidence)
+    own = {} if endorsements is None else {"endorsements_sha256": endorsements.digest.hex()}
+    if endorsements is not None:
+        parsed = endorsements.applied(parsed)
     checks = CheckList()
     _check_policy_time(policy, moment, checks)
     _check_challenge(parsed, challenge, checks)
     _check_binding(parsed, policy, moment, checks)
     result, measured = _appraise_cpu(parsed, policy, moment, checks)
-    devices = appraise_devices(parsed, policy, measured, moment, checks)
+    nonce = None if endorsements is None else endorsements.ocsp_nonce
+    devices = appraise_devices(parsed, policy, measured, moment, checks, ocsp_nonce=nonce)
     if result is None or not checks.accepted:
         raise _rejection(checks)
     return _issue(
@@ -67,7 +82,7 @@ def appraise(evidence: bytes, *, policy: Policy, challenge: bytes, now: datetime
         evidence_digest=parsed.digest,
         appraised_at=moment,
         expires_at=_expiry(parsed.binding, result, policy, moment),
-        claims={**result.claims, **devices},
+        claims={**result.claims, **devices, **own},
     )
 
 

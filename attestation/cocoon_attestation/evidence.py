@@ -92,8 +92,11 @@ class SnpEvidence:
     report: bytes
     """1184 bytes."""
     certificate: bytes
+    """DER. Empty, like the two below, if the node stapled none: a failed check, not a parse error."""
     issuer_chain: str
+    """PEM."""
     crl: bytes
+    """DER."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,9 +214,9 @@ def _snp(message: evidence_pb2.SnpEvidence) -> SnpEvidence:
     _refuse_unknown(message)
     return SnpEvidence(
         report=exact_bytes(message.report, SNP_REPORT_SIZE, "SNP report"),
-        certificate=_bounded(message.certificate, MAX_CHAIN, "SNP certificate"),
-        issuer_chain=_text(message.issuer_chain, MAX_CHAIN, "SNP issuer_chain"),
-        crl=_bounded(message.crl, MAX_CRL, "SNP crl"),
+        certificate=_bounded(message.certificate, MAX_CHAIN, "SNP certificate", empty=True),
+        issuer_chain=_text(message.issuer_chain, MAX_CHAIN, "SNP issuer_chain", empty=True),
+        crl=_bounded(message.crl, MAX_CRL, "SNP crl", empty=True),
     )
 
 
@@ -242,9 +245,9 @@ def _bounded(value: bytes, limit: int, what: str, *, empty: bool = False) -> byt
     return value
 
 
-def _text(value: str, limit: int, what: str) -> str:
+def _text(value: str, limit: int, what: str, *, empty: bool = False) -> str:
     """ASCII text: PEM and Intel's JSON need nothing else, and text then has one length."""
-    if not value or len(value) > limit or not value.isascii():
+    if (not value and not empty) or len(value) > limit or not value.isascii():
         raise MalformedError(f"{what}: 1 to {limit} ASCII characters expected")
     return value
 

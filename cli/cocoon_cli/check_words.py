@@ -21,6 +21,12 @@ _WORDS: Final = (
         "The key at the end of the TLS connection is the one in the appraised key binding.",
     ),
     (
+        "endorsements.rollback",
+        _CLIENT,
+        "No statement or firmware version that the appraisal rests on is older than what this client has seen: "
+        "evaluation numbers, issue dates and revocation lists, TCB of a chip, firmware of a GPU.",
+    ),
+    (
         "receipt.signature",
         _CLIENT,
         "The receipt is signed by the receipt key of the appraised key binding.",

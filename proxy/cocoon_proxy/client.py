@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -15,12 +16,14 @@ from types import TracebackType
 from typing import Self
 
 from cocoon_attestation.errors import CocoonError
+from cocoon_proxy.appraiser import SessionAppraiser
 from cocoon_proxy.audit import export_bundle
 from cocoon_proxy.channel_view import ChannelViewer
 from cocoon_proxy.closing import Closing, Closure
 from cocoon_proxy.config import ClientConfig, PolicyOverrides
 from cocoon_proxy.discovery import Directory, NetworkView
 from cocoon_proxy.dispute import Assessment, dispute
+from cocoon_proxy.endorsements.desk import EndorsementDesk
 from cocoon_proxy.errors import NoEligibleNodeError, OutcomeUnknownError
 from cocoon_proxy.events import (
     ClientEvent,
@@ -35,6 +38,7 @@ from cocoon_proxy.exchange import durable
 from cocoon_proxy.keys import load_channel_keys
 from cocoon_proxy.ledger import DAY_S, ChannelRow, Ledger
 from cocoon_proxy.link import NodeLink
+from cocoon_proxy.memory import SeenStatements
 from cocoon_proxy.payments import Payments
 from cocoon_proxy.pool import NodePool
 from cocoon_proxy.requests import CHAT_COMPLETIONS
@@ -44,7 +48,7 @@ from cocoon_proxy.treasury import open_treasury
 from cocoon_proxy.values import Answer, ModelInfo
 from cocoon_ton.chain import AnchorStore, LiteChain
 from cocoon_ton.network import NetworkConfig
-from cocoon_ton.paths import home_dir
+from cocoon_ton.paths import cache_dir, home_dir
 from cocoon_ton.treasury import Chain, Treasury
 
 _MAX_MODEL_NODES = 16
@@ -82,12 +86,7 @@ class AsyncClient:
         self.network = network
         self.config = config or ClientConfig()
         if policy_overrides is not None:
-            self.config = ClientConfig(
-                payment=self.config.payment,
-                session=self.config.session,
-                policy=policy_overrides,
-                gateway=self.config.gateway,
-            )
+            self.config = dataclasses.replace(self.config, policy=policy_overrides)
         self.on_event = on_event
         self._home = home
         self._wallet = wallet
@@ -113,7 +112,13 @@ class AsyncClient:
                         self.network, directory, self._chain, self._emit, passphrase=self._passphrase
                     )
                 )
-            self._build(directory, self._chain, self._wallet, stack)
+            seen = await durable(lambda: SeenStatements(directory))
+            stack.callback(seen.close)
+            desk = EndorsementDesk(
+                self.config.endorsements, directory=cache_dir() / "endorsements", clock=self._clock
+            )
+            stack.push_async_callback(desk.close)
+            self._build(directory, SessionAppraiser(desk, seen), stack)
             self._exit = stack.pop_all()
         return self
 
@@ -124,8 +129,11 @@ class AsyncClient:
         await self._exit.aclose()
 
     def _build(
-        self, directory: Path, chain: Chain, wallet: Treasury, stack: contextlib.AsyncExitStack
+        self, directory: Path, appraiser: SessionAppraiser, stack: contextlib.AsyncExitStack
     ) -> None:
+        chain, wallet = self._chain, self._wallet
+        if chain is None or wallet is None:
+            raise RuntimeError("the client is not entered")
         self._scope = TaskScope()
         self._directory = Directory(
             network=self.network,
@@ -139,6 +147,7 @@ class AsyncClient:
         self._pool = NodePool(
             config=self.config.session,
             ledger=self.ledger,
+            appraiser=appraiser,
             scope=self._scope,
             clock=self._clock,
             emit=self._emit,

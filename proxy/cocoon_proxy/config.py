@@ -11,13 +11,16 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.policy_language import ClientRules
 from cocoon_attestation.policy_language_toml import rules_from_value
 from cocoon_attestation.types import NANOTON_PER_TON as NANO
 from cocoon_attestation.types import parse_ton
+
+MODES: Final = ("fetch", "offline", "stapled")
+"""Values of `EndorsementConfig.mode`."""
 
 
 def parse_amount(value: object) -> int:
@@ -61,6 +64,12 @@ def _parse_list(value: object) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
         return tuple(value)
     raise ConfigError(f"not a list of strings: {value!r}")
+
+
+def _parse_mode(value: object) -> str:
+    if value not in MODES:
+        raise ConfigError(f"one of {', '.join(MODES)} expected, not {value!r}")
+    return str(value)
 
 
 def _parse_some(value: object) -> tuple[str, ...]:
@@ -171,6 +180,26 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementConfig:
+    """Where this client gets vendors' statements that a node did not send, or not fresh enough."""
+
+    mode: str = _setting("fetch", _parse_mode)
+    """``fetch``, ``offline`` (only what was fetched before) or ``stapled`` (only what nodes send)."""
+    pccs: str = _setting("", _parse_text)
+    """Intel's statements come from this PCCS; empty: from Intel."""
+    amd_kds: str = _setting("", _parse_text)
+    """AMD's statements come from here; empty: from AMD."""
+    nvidia_rim: str = _setting("", _parse_text)
+    """Manifests come from here; empty: from NVIDIA."""
+    nvidia_ocsp: str = _setting("", _parse_text)
+    """Revocation answers come from here; empty: from NVIDIA."""
+    nvidia_token: str = _setting("", _parse_text, secret=True)
+    """Bearer token for the manifest service; empty for none."""
+    ca_file: str = _setting("", _parse_text)
+    """Further certificate authority for these services (PEM file)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """All settings of the client side."""
 
@@ -178,6 +207,7 @@ class ClientConfig:
     session: SessionConfig = SessionConfig()
     policy: PolicyOverrides = PolicyOverrides()
     gateway: GatewayConfig = GatewayConfig()
+    endorsements: EndorsementConfig = EndorsementConfig()
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -185,6 +215,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "session": SessionConfig,
     "policy": PolicyOverrides,
     "gateway": GatewayConfig,
+    "endorsements": EndorsementConfig,
 }
 
 

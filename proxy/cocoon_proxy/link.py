@@ -21,12 +21,12 @@ from cocoon.v1 import attestation_service_pb2 as attestation_wire
 from cocoon.v1 import attestation_service_pb2_grpc as attestation_rpc
 from cocoon.v1 import inference_service_pb2 as wire
 from cocoon.v1 import inference_service_pb2_grpc as inference_rpc
-from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import EvidenceRejectedError, MalformedError
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.policy_language import ClientRules
 from cocoon_attestation.verified import VerifiedEnclave
+from cocoon_proxy.appraiser import Appraised, SessionAppraiser
 from cocoon_proxy.errors import NodeUnavailableError
 from cocoon_proxy.selection import Candidate
 from cocoon_proxy.session import Frame, FrameKind, SessionMachine, batch, frames_of
@@ -74,6 +74,7 @@ async def dial(
     *,
     policy: Policy,
     challenge: bytes,
+    appraiser: SessionAppraiser,
     clock: Callable[[], float],
     connect_s: float,
     rules: ClientRules | None = None,
@@ -87,6 +88,7 @@ async def dial(
         NodeUnavailableError: not reachable within `connect_s` seconds per step.
         MalformedError: it sent something that does not parse.
         EvidenceRejectedError: its evidence, or the key of the connection, was refused, or a rule fails.
+        EndorsementUnavailableError: endorsements that it did not send are needed and cannot be had.
     """
     endpoint = parse_endpoint(candidate.endpoint)
     pin = await fetch_certificate(endpoint, timeout_s=connect_s)
@@ -99,44 +101,40 @@ async def dial(
             )
         except grpc.aio.AioRpcError as error:
             raise rpc_failure(error, "no evidence") from error
-        verified, checks = await asyncio.to_thread(
-            _appraise, answer.evidence, pin, candidate.node, policy, challenge, int(clock()), rules
+        appraised = await appraiser.appraise(
+            answer.evidence,
+            policy=policy.tightened(node=candidate.node),
+            challenge=challenge,
+            now=int(clock()),
         )
+        _check_peer(appraised, pin, candidate.node, rules)
         try:
             info = await stub.GetNodeInfo(attestation_wire.GetNodeInfoRequest(), timeout=connect_s)
         except grpc.aio.AioRpcError as error:
             raise rpc_failure(error, "no node info") from error
         return DialResult(
             channel=channel,
-            verified=verified,
+            verified=appraised.verified,
             evidence=answer.evidence,
             challenge=challenge,
-            checks=checks,
-            models=_models(verified, info),
+            checks=appraised.checks,
+            models=_models(appraised.verified, info),
         )
     except BaseException:
         await channel.close(None)
         raise
 
 
-def _appraise(
-    evidence: bytes,
-    pin: PinnedCertificate,
-    node: bytes,
-    policy: Policy,
-    challenge: bytes,
-    now: int,
-    rules: ClientRules | None,
-) -> tuple[VerifiedEnclave, CheckList]:
-    """Appraise evidence for this node, this nonce and this connection, then apply the user's rules."""
-    verified = appraise(evidence, policy=policy.tightened(node=node), challenge=challenge, now=now)
-    checks = CheckList(list(verified.checks))
-    if not constant_time.bytes_eq(verified.binding.node, node):
+def _check_peer(
+    appraised: Appraised, pin: PinnedCertificate, node: bytes, rules: ClientRules | None
+) -> None:
+    """Require that the evidence is for this node and this connection, then apply the user's rules."""
+    binding, checks = appraised.verified.binding, appraised.checks
+    if not constant_time.bytes_eq(binding.node, node):
         raise EvidenceRejectedError("the key binding names another node", checks=checks)
-    check_pin(pin, verified.binding, checks)
+    check_pin(pin, binding, checks)
     if rules is not None:
-        checks.extend(rules.require(verified))
-    return verified, checks
+        checks.extend(rules.require(appraised.verified))
 
 
 def _models(

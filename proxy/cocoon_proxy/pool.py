@@ -11,6 +11,7 @@ from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import CocoonError, EvidenceRejectedError, MalformedError, RejectedError
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.policy_language import ClientRules
+from cocoon_proxy.appraiser import SessionAppraiser
 from cocoon_proxy.config import SessionConfig
 from cocoon_proxy.errors import NodeUnavailableError
 from cocoon_proxy.events import ClientEvent, EvidenceChecked, SessionEnded
@@ -32,6 +33,7 @@ class NodePool:
         *,
         config: SessionConfig,
         ledger: Ledger,
+        appraiser: SessionAppraiser,
         scope: TaskScope,
         clock: Callable[[], float],
         emit: Callable[[ClientEvent], None],
@@ -40,6 +42,7 @@ class NodePool:
     ) -> None:
         self._config = config
         self._ledger = ledger
+        self._appraiser = appraiser
         self._scope = scope
         self._clock = clock
         self._emit = emit
@@ -116,6 +119,7 @@ class NodePool:
                 candidate,
                 policy=policy,
                 challenge=self._random(32),
+                appraiser=self._appraiser,
                 clock=self._clock,
                 connect_s=self._config.connect_seconds,
                 rules=self._rules,

@@ -25,6 +25,7 @@ from cocoon_proxy.answer import AnswerReader, Expected
 from cocoon_proxy.config import ClientConfig
 from cocoon_proxy.discovery import Directory, NetworkView
 from cocoon_proxy.errors import (
+    EndorsementUnavailableError,
     InvalidRequestError,
     NodeBusyError,
     NodeUnavailableError,
@@ -264,6 +265,7 @@ _MOVE_ON: Final = (
     NodeUnavailableError,
     NodeBusyError,
     EvidenceRejectedError,
+    EndorsementUnavailableError,
     PaymentRefusedError,
 )
 """Failures before anything was sent or charged: another node may be tried."""

@@ -6,13 +6,17 @@ Old, expired, of another platform family, of another authority; and a verifier w
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cocoon.v1 import evidence_pb2
+from cocoon_attestation.evidence import parse_evidence
+from cocoon_attestation.rollback import marks
 from cocoon_enclave.attestation import simulated_pki as pki
 from cocoon_enclave.attestation.simulated import COLLATERAL_DAYS, EVALUATION_NUMBER, DevPlatform
+from cocoon_proxy.memory import SeenStatements
 
 DAY = 86_400
 
@@ -134,3 +138,26 @@ def test_clock_of_the_verifier_set_back(lab: Any) -> None:
 
 def test_clock_of_the_verifier_set_forward(lab: Any) -> None:
     assert lab.failures(now=lab.now + 31 * DAY) == ("binding.validity", "tdx.collateral_time")
+
+
+def test_a_client_that_saw_newer_statements_takes_no_older_ones(lab: Any, tmp_path: Path) -> None:
+    """The registry's minimum lags behind: while both numbers are in date, only memory tells them apart."""
+    seen = SeenStatements(tmp_path)
+
+    def visit(now: int, **changes: Any) -> tuple[str, ...]:
+        evidence = lab.evidence(collateral=lab.platform.collateral(now, **changes))
+        verified = lab.appraise(evidence)
+        return seen.observe(marks(parse_evidence(evidence), verified, lab.policy().root_sha256), now)
+
+    newer = EVALUATION_NUMBER + 1
+    assert visit(lab.now) == ()
+    assert visit(lab.now, evaluation=newer) == ()
+    assert {subject.split("/")[2] for subject in visit(lab.now)} == {"tcb", "qe"}
+    # The same numbers from two days before: what was published since is missing.
+    older = visit(lab.now - 2 * DAY, evaluation=newer)
+    assert {subject.split("/")[2] for subject in older} == {"tcb", "qe", "crl"}
+    seen.close()
+    seen = SeenStatements(tmp_path)  # after a restart
+    assert visit(lab.now)
+    assert visit(lab.now - DAY + 60, evaluation=newer) == ()  # hosts refresh at different hours
+    seen.close()

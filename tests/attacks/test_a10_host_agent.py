@@ -171,6 +171,7 @@ class World:
             global_id=-217,
         )
         self.enclave = Enclave(self.binding)
+        self.agent._looked_at = 2**40  # what the registry says is tested elsewhere
         self.agent._enclave = self.enclave  # type: ignore[assignment]
         self.state = self._state()
         monkeypatch.setattr(agent_module, "node_state", lambda _: self.state)

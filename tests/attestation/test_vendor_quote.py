@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cocoon_attestation.checks import CheckList
 from cocoon_attestation.errors import ConfigError, MalformedError
@@ -344,6 +346,21 @@ def test_version_of_no_kind(intel: Intel) -> None:
 def test_collateral_of_another_form(intel: Intel, document: bytes) -> None:
     with pytest.raises(MalformedError):
         verify_raw_quote(intel.tdx(), document, intel.options, intel.now)
+
+
+def test_collateral_of_another_legal_form(intel: Intel) -> None:
+    plain = intel.statements("tdx")
+    document = json.loads(plain)
+    crl = x509.load_der_x509_crl(bytes.fromhex(document["pck_crl"])).public_bytes(Encoding.PEM)
+    for changes in (
+        {"pck_certificate_chain": None, "version": 3},
+        {"pck_crl": crl.decode()},
+        {"pck_crl": crl.hex().upper()},
+        {"root_ca_crl": f" {document['root_ca_crl']}\n"},
+    ):
+        data = b"\xef\xbb\xbf" + json.dumps(document | changes).encode()
+        assert load_collateral(data) == load_collateral(plain)
+        assert intel.judge(intel.tdx(), data).verdict is ACCEPTED
 
 
 @pytest.mark.parametrize(

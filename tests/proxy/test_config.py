@@ -39,6 +39,7 @@ def test_lists_and_switches_from_the_environment() -> None:
     [
         "[nothing]\n", "payment = 1\n", "[payment]\ndeposits = 1\n", "[payment]\ndeposit = 0.5\n",
         '[payment]\ndeposit = "-1"\n', '[payment]\ndeposit = "0.0000000001"\n', "[gateway]\nport = -1\n",
+        '[endorsements]\nmode = "never"\n', "[endorsements]\nmode = 1\n", "[endorsements]\npccs = 1\n",
         "[gateway]\nport = true\n", "[gateway]\nhost = 1\n", "[policy]\nmodels = [1]\n",
         '[policy]\nrefuse_simulated = "maybe"\n', "not toml",
     ],

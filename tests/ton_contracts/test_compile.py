@@ -17,7 +17,7 @@ from cocoon_attestation.errors import MalformedError, UnsupportedError
 from cocoon_ton import code, opcodes
 
 ROOT = Path(__file__).resolve().parents[2] / "ton_contracts"
-NAMES = ("Registry", "Node", "Channel", "Pck", "Multisig")
+NAMES = ("Registry", "Node", "Channel", "Pck")
 
 
 def script(name: str) -> ModuleType:
@@ -69,7 +69,6 @@ def test_exit_codes_have_their_own_ranges() -> None:
         "Node": range(300, 350),
         "Channel": range(400, 450),
         "Pck": range(500, 550),
-        "Multisig": range(600, 650),
     }
     assert {entry.contract for entry in opcodes.EXIT_CODES.values()} == set(NAMES)
     for number, entry in opcodes.EXIT_CODES.items():

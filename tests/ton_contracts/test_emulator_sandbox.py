@@ -79,7 +79,7 @@ class TestSandbox:
         monkeypatch.setattr(sandbox, "sandbox_locations", lambda: (tmp_path / "a", tmp_path / "b"))
         with pytest.raises(UnsupportedError) as caught:
             find_sandbox()
-        assert "make contracts-tools" in caught.value.hint
+        assert "make setup" in caught.value.hint
         assert caught.value.exit_code == 20
 
     def test_cache_is_the_second_place(

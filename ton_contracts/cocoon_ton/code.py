@@ -21,7 +21,6 @@ REGISTRY = "Registry"
 NODE = "Node"
 CHANNEL = "Channel"
 PCK = "Pck"
-MULTISIG = "Multisig"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,11 @@ class ContractCode:
     def cell(self) -> Cell:
         """The code cell."""
         return _cell(self.boc)
+
+    @property
+    def depth(self) -> int:
+        """Depth of the code cell: with the hash, enough to compute addresses."""
+        return int(self.cell.get_depth(0))
 
 
 @cache
@@ -115,11 +119,6 @@ def channel_code() -> ContractCode:
 def pck_code() -> ContractCode:
     """The contract that checks quotes of one Intel platform."""
     return load_code(PCK)
-
-
-def multisig_code() -> ContractCode:
-    """The development multisignature contract."""
-    return load_code(MULTISIG)
 
 
 def state_init(code: Cell, data: Cell) -> Cell:

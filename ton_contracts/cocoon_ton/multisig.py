@@ -1,195 +1,246 @@
-"""The development multisignature contract: address, state and messages. Pure.
+"""TON's multisignature contracts (``multisig-contract-v2``): addresses, state and messages. Pure.
 
-It shows and tests a registry that is governed by several people; it is not audited. On a public network the
-governance is an audited multisignature contract: the registry takes any address. Layouts:
-``ton_contracts/cocoon.tlb``.
+A registry's governance may be any address; several people share it through these contracts. They were written by TON
+Core, are reviewed (Trail of Bits and Zellic, 2024) and not part of this project: only their layouts and the hashes of
+their code are here. A *multisig* deploys one *order* for each proposal; signers send their approvals to the order,
+which the multisig carries out when enough have come. Layouts: ``docs/spec/multisig.md``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytoniq_core import Address, Builder, Cell, HashMap, StateInit
+from pytoniq_core import Address, Builder, Cell, HashMap
 
 from cocoon_attestation.errors import MalformedError
-from cocoon_attestation.types import digest32, nanoton, sint, uint
-from cocoon_ton import opcodes
+from cocoon_attestation.types import uint
 from cocoon_ton.cells import Reader, begin, finish, read_dict
-from cocoon_ton.code import contract_address, multisig_code
+from cocoon_ton.code import contract_address
+from cocoon_ton.messages import Transfer, internal_message
 
-MAX_SIGNERS: Final = 32
-MULTISIG_MESSAGE_VALUE: Final = 50_000_000
-"""Value that pays for any message of a signer at the prices of the reference configuration, in nanoton; the
-value of an order comes out of the contract's balance."""
-_ADDRESS_BITS: Final = 267
+MULTISIG_CODE_HASH: Final = bytes.fromhex(
+    "d3d14da9a627f0ec3533341829762af92b9540b21bf03665fac09c2b46eabbac"
+)
+ORDER_CODE_HASH: Final = bytes.fromhex("6305a8061c856c2ccf05dcb0df5815c71475870567cab5f049e340bcf59251f3")
+"""Code of an order. On chain it stands as a reference to a public library with this hash."""
+MAX_SIGNERS: Final = 255
+NEW_ORDER_VALUE: Final = 300_000_000
+"""Value that pays for an order's life of a month with a change of a registry in it, at the prices of the reference
+configuration, in nanoton; the rest comes back into the multisig when the order is carried out."""
+APPROVE_VALUE: Final = 100_000_000
+"""Value that pays for an approval, in nanoton; what is not used comes back."""
+
+_NEW_ORDER, _APPROVE = 0xF718510F, 0xA762230F
+_SEND, _UPDATE = 0xF1381E5B, 0x1D0CFBD3
+_SEND_MODE: Final = 1  # fees come out of the multisig's balance; a failing message stops the order
+_SEQNO_BITS, _INDEX_BITS, _TIME_BITS, _MASK_BITS = 256, 8, 48, 256
+_NEXT: Final = (1 << _SEQNO_BITS) - 1  # "the next free number"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MultisigIdentity:
-    """What the address is made of. Raises `MalformedError` for a value out of range."""
+class MultisigConfig:
+    """Who decides. Raises `MalformedError` for a value out of range."""
 
-    global_id: int
     signers: tuple[Address, ...]
-    """1 to 32 different accounts in the basechain."""
+    """1 to 255 different accounts; a signer's place is its index."""
     threshold: int
     """Approvals that an order needs."""
-    salt: int = 0
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        sint(self.global_id, 32, "multisig global_id")
-        uint(self.salt, 64, "multisig salt")
         if not 1 <= len(self.signers) <= MAX_SIGNERS or len(set(self.signers)) != len(self.signers):
-            raise MalformedError("multisig: 1 to 32 different signers expected")
-        if any(signer.wc != 0 for signer in self.signers):
-            raise MalformedError("multisig: signers in the basechain expected")
+            raise MalformedError("multisig: 1 to 255 different signers expected")
         if not 1 <= self.threshold <= len(self.signers):
             raise MalformedError("multisig: a threshold between 1 and the number of signers expected")
 
     @property
     def initial_data(self) -> Cell:
-        """Data cell of the StateInit."""
-        table = HashMap(_ADDRESS_BITS, value_serializer=lambda number, to: to.store_uint(number, 8))
-        for number, signer in enumerate(self.signers):
-            bits = finish(Builder().store_address(signer)).bits
-            table.set_int_key(int(bits.to01(), 2), number)
+        """Data cell of the StateInit: no proposers but the signers, orders numbered in sequence."""
         return finish(
-            begin(opcodes.MULTISIG_STORAGE)
-            .store_int(self.global_id, 32)
-            .store_uint(self.salt, 64)
-            .store_uint(self.threshold, 8)
-            .store_uint(0, 8)  # open orders
-            .store_dict(table.serialize())
-            .store_bits("0")  # orders
+            Builder()
+            .store_uint(0, _SEQNO_BITS)
+            .store_uint(self.threshold, _INDEX_BITS)
+            .store_ref(_address_table(self.signers))
+            .store_uint(len(self.signers), _INDEX_BITS)
+            .store_bits("00")  # no proposers, no arbitrary numbers
         )
-
-    @property
-    def address(self) -> Address:
-        """Address with the code of this package."""
-        return contract_address(multisig_code().cell, self.initial_data)
-
-    @property
-    def state_init(self) -> StateInit:
-        """StateInit for the message that deploys and funds the contract; its body is empty."""
-        return StateInit(code=multisig_code().cell, data=self.initial_data)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A message that the signers send together."""
-
-    to: Address
-    value: int
-    """Nanoton, out of the contract's balance."""
-    body: Cell
-    valid_until: int
-    """Unix time; approvals count until then."""
-    salt: int = 0
-    """Tells two orders to the same effect apart."""
-
-    @property
-    def cell(self) -> Cell:
-        """The order as a cell; its hash is what signers approve."""
-        return finish(
-            begin(opcodes.MULTISIG_ORDER)
-            .store_uint(uint(self.salt, 64, "order salt"), 64)
-            .store_uint(uint(self.valid_until, 32, "order valid_until"), 32)
-            .store_address(self.to)
-            .store_coins(nanoton(self.value, "order value"))
-            .store_ref(self.body)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenOrder:
-    """An order that awaits approvals."""
-
-    order: Order
-    approvals: frozenset[int]
-    """Numbers of the signers that approved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultisigState:
-    """Data of the contract."""
+    """Data of a multisig."""
 
-    identity: MultisigIdentity
-    orders: dict[bytes, OpenOrder]
-    """By hash of the order cell."""
+    config: MultisigConfig
+    proposers: tuple[Address, ...]
+    """May propose, not approve."""
+    next_order: int | None
+    """Number of the next order; None if orders have arbitrary numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderState:
+    """Data of an order that a multisig has put up."""
+
+    multisig: Address
+    number: int
+    signers: tuple[Address, ...]
+    threshold: int
+    approvals: frozenset[int]
+    """Indexes of the signers that approved."""
+    executed: bool
+    expires_at: int
+    """Unix time until which approvals count."""
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One thing that an order does."""
+
+    to: Address | None
+    """Receiver of a message; None: the order does something else (changes the signers, or unknown)."""
+    value: int
+    """Nanoton."""
+    body: Cell
 
 
 def parse_multisig(data: Cell) -> MultisigState:
-    """Read the contract's data cell.
+    """Read a multisig's data cell.
 
     Raises:
         MalformedError: not the data of such a contract.
     """
     reader = Reader(data)
-    reader.tag(opcodes.MULTISIG_STORAGE)
-    global_id, salt, threshold, count = reader.sint(32), reader.uint(64), reader.uint(8), reader.uint(8)
-    signers = read_dict(reader.maybe_ref(), _ADDRESS_BITS, lambda r: r.uint(8))
-    orders = read_dict(reader.maybe_ref(), 256, _read_order)
+    number, threshold, signers = reader.uint(_SEQNO_BITS), reader.uint(_INDEX_BITS), reader.ref()
+    count, proposers, arbitrary = reader.uint(_INDEX_BITS), reader.maybe_ref(), reader.flag()
     reader.end()
-    if len(orders) != count or sorted(signers.values()) != list(range(len(signers))):
-        raise MalformedError("multisig: counts that do not match the entries")
-    by_number = {number: _address(bits) for bits, number in signers.items()}
-    identity = MultisigIdentity(
-        global_id=global_id,
-        signers=tuple(by_number[number] for number in range(len(by_number))),
-        threshold=threshold,
-        salt=salt,
-    )
+    found = _addresses(signers)
+    if len(found) != count:
+        raise MalformedError("multisig: a count of signers that does not match")
     return MultisigState(
-        identity=identity, orders={hash.to_bytes(32): order for hash, order in orders.items()}
+        config=MultisigConfig(signers=found, threshold=threshold),
+        proposers=_addresses(proposers),
+        next_order=None if arbitrary else number,
     )
 
 
-def parse_order(cell: Cell) -> Order:
-    """Read an order cell.
+def parse_order(data: Cell) -> OrderState:
+    """Read an order's data cell.
 
     Raises:
-        MalformedError: not an order.
+        MalformedError: not the data of an order that is up.
     """
-    reader = Reader(cell)
-    reader.tag(opcodes.MULTISIG_ORDER)
-    salt, valid_until = reader.uint(64), reader.uint(32)
-    order = Order(
-        to=reader.address(), value=reader.coins(), body=reader.ref(), valid_until=valid_until, salt=salt
-    )
+    reader = Reader(data)
+    multisig, number, threshold = reader.address(), reader.uint(_SEQNO_BITS), reader.uint(_INDEX_BITS)
+    executed, signers, mask = reader.flag(), _addresses(reader.ref()), reader.uint(_MASK_BITS)
+    count, expires_at, order = reader.uint(_INDEX_BITS), reader.uint(_TIME_BITS), reader.ref()
     reader.end()
-    return order
+    approvals = frozenset(index for index in range(len(signers)) if mask >> index & 1)
+    if mask.bit_count() != count or len(approvals) != count:
+        raise MalformedError("order: a count of approvals that does not match")
+    return OrderState(
+        multisig=multisig,
+        number=number,
+        signers=signers,
+        threshold=threshold,
+        approvals=approvals,
+        executed=executed,
+        expires_at=expires_at,
+        actions=tuple(read_dict(order, _INDEX_BITS, _action).values()),
+    )
 
 
-def propose_body(order: Order, query_id: int = 0) -> Cell:
-    """Body, from a signer: put up an order and approve it."""
-    return finish(_body(opcodes.MULTISIG_PROPOSE, query_id).store_ref(order.cell))
+def order_address(multisig: Address, number: int) -> Address:
+    """Address of order `number` of a multisig; it needs the hash of the order's code only."""
+    data = finish(Builder().store_address(multisig).store_uint(number, _SEQNO_BITS))
+    return contract_address(library_cell(ORDER_CODE_HASH), data)
 
 
-def approve_body(order_hash: bytes, query_id: int = 0) -> Cell:
-    """Body, from a signer: approve; the approval that reaches the threshold sends the order."""
-    body = _body(opcodes.MULTISIG_APPROVE, query_id)
-    return finish(body.store_bytes(digest32(order_hash, "order hash")))
+def library_cell(code_hash: bytes) -> Cell:
+    """The exotic cell that stands for a public library."""
+    return finish(Builder(type_=2).store_uint(2, 8).store_bytes(code_hash))
 
 
-def drop_body(order_hash: bytes, query_id: int = 0) -> Cell:
-    """Body, from a signer: forget an order that expired."""
-    return finish(_body(opcodes.MULTISIG_DROP, query_id).store_bytes(digest32(order_hash, "order hash")))
+def new_order_body(
+    messages: Sequence[Transfer], *, signer: int, expires_at: int, query_id: int = 0
+) -> Cell:
+    """Body, from signer number `signer`: put up an order that sends these messages, and approve it.
+
+    The messages' amounts and fees come out of the multisig's balance.
+
+    Raises:
+        MalformedError: not 1 to 255 messages, or a value out of range.
+    """
+    if not 1 <= len(messages) <= MAX_SIGNERS:
+        raise MalformedError("order: 1 to 255 messages expected")
+    table = HashMap(_INDEX_BITS, value_serializer=lambda action, to: to.store_ref(action))
+    for index, transfer in enumerate(messages):
+        action = begin(_SEND).store_uint(_SEND_MODE, 8).store_ref(internal_message(transfer))
+        table.set_int_key(index, finish(action))
+    return finish(
+        begin(_NEW_ORDER)
+        .store_uint(uint(query_id, 64, "query id"), 64)
+        .store_uint(_NEXT, _SEQNO_BITS)
+        .store_bit(1)  # a signer proposes
+        .store_uint(uint(signer, _INDEX_BITS, "signer"), _INDEX_BITS)
+        .store_uint(uint(expires_at, _TIME_BITS, "expires_at"), _TIME_BITS)
+        .store_ref(table.serialize())
+    )
 
 
-def _read_order(reader: Reader) -> OpenOrder:
-    mask, count = reader.uint(32), reader.uint(8)
-    approvals = frozenset(number for number in range(MAX_SIGNERS) if mask >> number & 1)
-    if len(approvals) != count:
-        raise MalformedError("multisig: an order with a wrong count of approvals")
-    return OpenOrder(order=parse_order(reader.ref()), approvals=approvals)
+def approve_body(signer: int, query_id: int = 0) -> Cell:
+    """Body, to the order, from signer number `signer`; the last approval needed carries the order out."""
+    return finish(
+        begin(_APPROVE)
+        .store_uint(uint(query_id, 64, "query id"), 64)
+        .store_uint(uint(signer, _INDEX_BITS, "signer"), _INDEX_BITS)
+    )
 
 
-def _address(bits: int) -> Address:
-    reader = Reader(finish(Builder().store_uint(bits, _ADDRESS_BITS)))
-    return reader.address()
+def _action(reader: Reader) -> Action:
+    action = reader.sub()
+    if action.uint(32) != _SEND:
+        return Action(to=None, value=0, body=Cell.empty())
+    action.uint(8)
+    message = action.sub()
+    action.end()
+    if message.flag():  # int_msg_info$0
+        raise MalformedError("order: an internal message expected")
+    message.uint(3)  # ihr_disabled, bounce, bounced
+    message.maybe_address()
+    to, value = message.address(), message.coins()
+    message.maybe_ref()  # other currencies
+    message.coins(), message.coins()
+    message.uint(64 + 32)
+    if message.flag():  # a state init: in a reference, or here
+        if not message.flag():
+            raise MalformedError("order: a state init in a cell of its own expected")
+        message.ref()
+    body = message.ref() if message.flag() else _rest(message)
+    return Action(to=to, value=value, body=body)
 
 
-def _body(opcode: int, query_id: int) -> Builder:
-    builder: Builder = begin(opcode).store_uint(uint(query_id, 64, "query id"), 64)
-    return builder
+def _rest(message: Reader) -> Cell:
+    builder = Builder().store_uint(message.uint(bits), bits) if (bits := message.bits_left) else Builder()
+    while message.refs_left:
+        builder.store_ref(message.ref())
+    return finish(builder)
+
+
+def _address_table(addresses: Sequence[Address]) -> Cell:
+    table = HashMap(_INDEX_BITS, value_serializer=lambda address, to: to.store_address(address))
+    for index, address in enumerate(addresses):
+        table.set_int_key(index, address)
+    root: Cell | None = table.serialize()
+    if root is None:
+        raise MalformedError("multisig: no addresses")
+    return root
+
+
+def _addresses(root: Cell | None) -> tuple[Address, ...]:
+    found = read_dict(root, _INDEX_BITS, lambda reader: reader.address())
+    if list(found) != list(range(len(found))):
+        raise MalformedError("multisig: indexes with gaps")
+    return tuple(found.values())

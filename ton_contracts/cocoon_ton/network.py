@@ -93,6 +93,11 @@ class NetworkConfig:
         return _init_block(self.global_config)
 
     @property
+    def zero_state(self) -> BlockId:
+        """The pinned zerostate of the masterchain. Raises `ConfigError` if the configuration names none."""
+        return _block(self.global_config, "zero_state")
+
+    @property
     def liteservers(self) -> tuple[Liteserver, ...]:
         """The liteservers, at least one."""
         return _liteservers(self.global_config)
@@ -198,23 +203,28 @@ def _base64(value: object, name: str) -> bytes:
 
 
 def _init_block(config: dict[str, Any]) -> BlockId:
+    found = _block(config, "init_block")
+    if type(found.seqno) is not int or not 0 < found.seqno < 1 << 31:
+        raise ConfigError("init_block must be a block, not the zero state")
+    return found
+
+
+def _block(config: dict[str, Any], name: str) -> BlockId:
     try:
-        block = config["validator"]["init_block"]
+        block = config["validator"][name]
         found = BlockId(
             workchain=block["workchain"],
             shard=block["shard"],
             seqno=block["seqno"],
-            root_hash=_base64(block["root_hash"], "init_block.root_hash"),
-            file_hash=_base64(block["file_hash"], "init_block.file_hash"),
+            root_hash=_base64(block["root_hash"], f"{name}.root_hash"),
+            file_hash=_base64(block["file_hash"], f"{name}.file_hash"),
         )
     except (KeyError, TypeError) as error:
-        raise ConfigError("global_config has no validator.init_block to pin") from error
+        raise ConfigError(f"global_config has no validator.{name} to pin") from error
     if found.workchain != MASTERCHAIN or found.shard != FULL_SHARD:
-        raise ConfigError("init_block must be a masterchain block")
-    if type(found.seqno) is not int or not 0 < found.seqno < 1 << 31:
-        raise ConfigError("init_block must be a block, not the zero state")
+        raise ConfigError(f"{name} must be a masterchain block")
     if len(found.root_hash) != 32 or len(found.file_hash) != 32:
-        raise ConfigError("init_block hashes must have 32 bytes")
+        raise ConfigError(f"{name} hashes must have 32 bytes")
     return found
 
 

@@ -28,8 +28,6 @@ NODE_STORAGE: Final = 0xC0C00011
 PCK_STORAGE: Final = 0xC0C00020
 ATTESTATION_RULE: Final = 0xC0C00021
 ATTESTATION_STATEMENT: Final = 0xC0C00022
-MULTISIG_ORDER: Final = 0xC0C00030
-MULTISIG_STORAGE: Final = 0xC0C00031
 REGISTRY_ANNOUNCE: Final = 0xC0C10001
 REGISTRY_EXECUTE: Final = 0xC0C10002
 REGISTRY_CANCEL: Final = 0xC0C10003
@@ -47,6 +45,7 @@ SET_CODES: Final = 0xC0C11005
 ALLOW: Final = 0xC0C11006
 SET_GOVERNANCE: Final = 0xC0C11007
 UPGRADE: Final = 0xC0C11008
+SET_RULE: Final = 0xC0C11009
 NODE_TOP_UP: Final = 0xC0C20001
 NODE_JOIN: Final = 0xC0C20002
 NODE_ATTEST: Final = 0xC0C20003
@@ -72,9 +71,6 @@ PCK_ATTEST: Final = 0xC0C40002
 PCK_VERIFY_AND_ATTEST: Final = 0xC0C40003
 PCK_TOP_UP: Final = 0xC0C40004
 PCK_ATTESTED: Final = 0xC0C40101
-MULTISIG_PROPOSE: Final = 0xC0C50001
-MULTISIG_APPROVE: Final = 0xC0C50002
-MULTISIG_DROP: Final = 0xC0C50003
 CHANGE_ANNOUNCED: Final = 0xC0CE1001
 CHANGE_EXECUTED: Final = 0xC0CE1002
 CHANGE_CANCELLED: Final = 0xC0CE1003
@@ -86,9 +82,6 @@ NODE_ANCHORED: Final = 0xC0CE2001
 NODE_ATTESTED: Final = 0xC0CE2002
 NODE_BOND_CHANGED: Final = 0xC0CE2003
 NODE_SLASHED: Final = 0xC0CE2004
-ORDER_PROPOSED: Final = 0xC0CE5001
-ORDER_APPROVED: Final = 0xC0CE5002
-ORDER_SENT: Final = 0xC0CE5003
 EXCESSES: Final = 0xD53276DB
 
 EXIT_CODES: Final[dict[int, ExitCode]] = {
@@ -100,17 +93,21 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     205: ExitCode("Registry", "NotPending", "no such change is announced"),
     206: ExitCode("Registry", "TooEarly", "the timelock is not over"),
     207: ExitCode("Registry", "TooLate", "the change was not executed in time; announce it again"),
-    208: ExitCode("Registry", "NotListed", "no such release, model, code version or kind of removal"),
+    208: ExitCode("Registry", "NotListed", "no such release, model, rule, code version or kind of removal"),
     209: ExitCode("Registry", "NotANode", "the sender's address is not that of a node with this identity"),
     210: ExitCode("Registry", "WrongNetwork", "for another TON network"),
     211: ExitCode("Registry", "WrongRegistry", "the node belongs to another registry"),
-    212: ExitCode("Registry", "UnknownCode", "the node's code version is not in the registry"),
-    213: ExitCode("Registry", "Denied", "the node was removed by governance"),
-    214: ExitCode("Registry", "StakeTooLow", "below the minimum stake"),
+    212: ExitCode("Registry", "UnknownCode", "the code of the node or its Pck is not the registry's"),
+    213: ExitCode("Registry", "Denied", "the node or its platform was removed by governance"),
+    214: ExitCode("Registry", "StakeTooLow", "below the minimum stake, or that of its kind of TEE"),
     215: ExitCode("Registry", "ListFull", "as many nodes as the parameters allow"),
     216: ExitCode("Registry", "TooLittleValue", "the message does not pay for its own processing"),
     217: ExitCode("Registry", "NoTimelock", "the registry was deployed without a timelock"),
     218: ExitCode("Registry", "CodeExists", "this code version has code already"),
+    219: ExitCode("Registry", "UnknownRelease", "the binding's release is not listed, or revoked"),
+    220: ExitCode("Registry", "KindNotAllowed", "the policy does not accept this kind of TEE"),
+    221: ExitCode("Registry", "QuoteNeeded", "this kind of TEE joins with a quote that Pck verified"),
+    222: ExitCode("Registry", "UnknownRule", "the rule is not listed, or its evaluation number is too low"),
     300: ExitCode("Node", "NotOwner", "the sender is not the owner"),
     301: ExitCode("Node", "NotRegistry", "the sender is not the registry"),
     302: ExitCode("Node", "WrongNetwork", "for another TON network"),
@@ -118,7 +115,7 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     304: ExitCode("Node", "WrongBond", "not in this state of the bond"),
     305: ExitCode("Node", "BadTerms", "endpoint, models or prices out of form"),
     306: ExitCode("Node", "BadLifetime", "key binding expired, not valid yet, or valid for too long"),
-    307: ExitCode("Node", "BadExpiry", "attestation expiry in the past or after the keys' end"),
+    307: ExitCode("Node", "BadExpiry", "the evidence counts no more"),
     308: ExitCode("Node", "StaleBinding", "older than the current binding"),
     309: ExitCode("Node", "NoKey", "no key binding is recorded"),
     310: ExitCode("Node", "BadSignature", "not signed by the current or the previous receipt key"),
@@ -142,6 +139,9 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     328: ExitCode("Node", "NoConflict", "the checkpoints do not contradict each other"),
     329: ExitCode("Node", "TooManyKeys", "too many recent key bindings; wait until old ones expire"),
     330: ExitCode("Node", "OpenChallenges", "the stake waits for the end of open challenges"),
+    331: ExitCode("Node", "NotPck", "not from a Pck with the registry's code and the rule's anchor"),
+    332: ExitCode("Node", "WrongRelease", "the quote shows another release than the binding names"),
+    333: ExitCode("Node", "ProposalOpen", "the registry has not answered to the last key binding yet"),
     400: ExitCode("Channel", "NotClient", "only the client may start to close"),
     401: ExitCode("Channel", "NotNode", "only the node contract may settle"),
     402: ExitCode("Channel", "WrongNetwork", "the channel or the authorization is for another TON network"),
@@ -173,14 +173,5 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     516: ExitCode("Pck", "OldBeacon", "the challenge is not one of the recent masterchain blocks"),
     517: ExitCode("Pck", "WrongReportData", "report data do not name this binding, GPU digest and block"),
     518: ExitCode("Pck", "TooLittleValue", "the message does not pay for its own processing"),
-    600: ExitCode("Multisig", "NotASigner", "the sender is not one of the signers"),
-    601: ExitCode("Multisig", "NoOrder", "no such order is open"),
-    602: ExitCode("Multisig", "Expired", "the order's time is over"),
-    603: ExitCode("Multisig", "AlreadyOpen", "the same order is open already"),
-    604: ExitCode("Multisig", "AlreadyApproved", "this signer approved already"),
-    605: ExitCode("Multisig", "TooManyOrders", "as many orders as may be open"),
-    606: ExitCode("Multisig", "TooEarly", "only expired orders can be dropped"),
-    607: ExitCode("Multisig", "LowBalance", "the balance does not cover the value of the order"),
-    608: ExitCode("Multisig", "TooLittleValue", "the message does not pay for its own processing"),
 }
 """By exit code of the compute phase; codes below 200 belong to TVM."""

@@ -41,16 +41,30 @@ _JOINED: Final = {
 
 
 def appraise_devices(
-    evidence: Evidence, policy: Policy, measured: MeasuredGpus, now: int, checks: CheckList
+    evidence: Evidence,
+    policy: Policy,
+    measured: MeasuredGpus,
+    now: int,
+    checks: CheckList,
+    *,
+    ocsp_nonce: bytes | None = None,
 ) -> dict[str, object]:
     """Record the checks on devices and return claims on them; empty without devices.
+
+    `ocsp_nonce` is the one that the verifier asked for the revocation answers with, if it asked itself.
 
     Raises:
         MalformedError: evidence of a device does not parse.
         UnsupportedError: the extra ``gpu`` is not installed.
     """
     summary = _summary(measured.payload)
-    found = _verify(evidence, policy, measured, summary, now, checks)
+    rules = policy.gpu
+    if rules is not None:
+        count = rules.gpu_count or (summary.gpus if summary else measured.count) or None
+        rules = dataclasses.replace(
+            rules, gpu_count=count, ocsp_nonce=rules.ocsp_nonce if ocsp_nonce is None else ocsp_nonce
+        )
+    found = _verify(evidence, policy, rules, now, checks)
     if measured.by_release:
         _check_by_release(evidence, measured, checks)
     else:
@@ -97,17 +111,11 @@ def joined(claims: GpuClaims) -> Joined | None:
 
 
 def _verify(
-    evidence: Evidence,
-    policy: Policy,
-    measured: MeasuredGpus,
-    summary: GpuSummary | None,
-    now: int,
-    checks: CheckList,
+    evidence: Evidence, policy: Policy, rules: GpuPolicy | None, now: int, checks: CheckList
 ) -> GpuClaims | None:
-    rules = policy.gpu
     if not evidence.devices:
-        if rules is not None and rules.gpu_count is not None:
-            checks.record("gpu.count", False, f"no GPU is shown, {rules.gpu_count} expected")
+        if policy.gpu is not None and policy.gpu.gpu_count is not None:
+            checks.record("gpu.count", False, f"no GPU is shown, {policy.gpu.gpu_count} expected")
         return None
     checks.record(
         "gpu.allowed",
@@ -117,7 +125,6 @@ def _verify(
     )
     if rules is None:
         return None
-    count = rules.gpu_count or (summary.gpus if summary else measured.count) or None
     devices = [
         GpuDevice(
             kind=_KINDS[evidence_pb2.DeviceKind.ValueType(device.kind)],
@@ -130,7 +137,7 @@ def _verify(
     ]
     claims, found = verify_gpu(
         devices,
-        _with_count(rules, count),
+        rules,
         gpu_nonce(evidence.binding.hash, evidence.challenge),
         datetime.fromtimestamp(now, UTC),
     )
@@ -163,10 +170,6 @@ def _check_devices(claims: GpuClaims, policy: Policy, checks: CheckList) -> None
             for index, device in enumerate(claims.devices)
         ),
     )
-
-
-def _with_count(rules: GpuPolicy, count: int | None) -> GpuPolicy:
-    return dataclasses.replace(rules, gpu_count=count)
 
 
 def _summary(payload: bytes | None) -> GpuSummary | None:

@@ -33,11 +33,19 @@ def appraise_snp(
         # Genuine chips have no place under a development root, and no other root is named.
         checks.record("snp.chain", False, "the policy names no development root for SEV-SNP")
         return None, MeasuredGpus(by_release=True)
+    if not cpu.certificate:
+        checks.record("snp.chain", False, "the node sent no certificate of the key that signed the report")
+        return None, MeasuredGpus(by_release=True)
     rules = snp_rules(evidence, policy)
     if not policy.snp_releases:
         checks.record("snp.measurement", False, "the policy allows no SEV-SNP release")
     claims, found = verify_snp(
-        cpu.report, cpu.certificate, cpu.issuer_chain, cpu.crl, rules, datetime.fromtimestamp(now, UTC)
+        cpu.report,
+        cpu.certificate,
+        cpu.issuer_chain,
+        cpu.crl or None,
+        rules,
+        datetime.fromtimestamp(now, UTC),
     )
     for check in found:
         more = report_data_inputs(evidence) if check.id == "snp.report_data" else ()

@@ -73,6 +73,10 @@ class NodeView:
     """Representation hash; empty before the first attest."""
     previous_binding: bytes
     attested_until: int
+    proposed: bool = False
+    """A key binding waits for the registry's answer."""
+    accepted: bool = True
+    """The registry lists the current binding, and accepts what stood behind it."""
     anchored_size: int
     anchored_at: int
     challenges: tuple[ChallengeView, ...] = ()
@@ -132,7 +136,7 @@ class UpdateTerms:
 
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """Record the enclave's current binding and the digest of its evidence."""
+    """Have the enclave's current binding attested on chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +204,17 @@ def _routine(
         return (*settles, TopUp())
     if not enclave.ready:
         return ()
-    rotates = enclave.binding_hash != node.current_binding
-    if rotates:
+    if enclave.binding_hash != node.current_binding and not node.proposed:
         # Attesting drops the previous key; what it signed is collected first, and alone.
         leaving = [c for c in payable if c.binding_hash == node.previous_binding]
         if leaving:
             return tuple(Settle(c.channel) for c in leaving)
         return (Attest(),)
     actions: list[Action] = []
-    if node.attested_until - now < terms.renew_before_s and node.attested_until < enclave.binding_until:
+    expires = node.attested_until - now < terms.renew_before_s
+    if (
+        not node.accepted or (expires and node.attested_until < enclave.binding_until)
+    ) and not node.proposed:
         actions.append(Attest())
     if (node.endpoint, node.prices) != (terms.endpoint, terms.prices):
         actions.append(UpdateTerms())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cocoon_attestation.endorsements import SnpEndorsements
 from cocoon_attestation.errors import ConfigError, MalformedError, RejectedError
 from cocoon_attestation.snp import certificates as certs
 from cocoon_attestation.snp.leaf import MAX_CERTIFICATE, SnpLeaf, parse_leaf
@@ -40,26 +40,6 @@ CERTIFICATE_AGES: Final = AgeLimits(refresh_s=30 * 86_400, max_age_s=365 * 86_40
 """A VCEK never changes and the service allows few questions: ask seldom."""
 CRL_AGES: Final = AgeLimits(refresh_s=86_400, max_age_s=7 * 86_400)
 _PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnpEndorsements:
-    """What `verify_snp` needs beside the report."""
-
-    certificate: bytes
-    """VCEK or VLEK, DER."""
-    issuer_chain: str
-    """ASK or ASVK and ARK, PEM."""
-    crl: bytes
-    """Revocation list of the product, DER."""
-
-    def to_json(self) -> dict[str, str]:
-        """The file that an SNP enclave reads: bytes in hex."""
-        return {
-            "certificate": self.certificate.hex(),
-            "issuer_chain": self.issuer_chain,
-            "crl": self.crl.hex(),
-        }
 
 
 class AmdEndorsements:

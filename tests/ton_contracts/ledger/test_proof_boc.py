@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,38 @@ class TestRoundTrip:
         assert parse_canonical(ours) == cell
 
     @given(cells())
+    def test_every_field_is_the_librarys(self, cell: Cell) -> None:
+        """Plain cells are put together without the library's constructor."""
+        (made,) = parse_boc(write_boc([cell]))
+        for ours, theirs in zip(_all(made), _all(cell), strict=True):
+            assert ours.level_mask.mask == theirs.level_mask.mask
+            fields = set(vars(theirs)) - {"refs", "level_mask"}
+            assert {name: vars(ours)[name] for name in fields} == {n: vars(theirs)[n] for n in fields}
+
+    @given(cells(), cells())
+    def test_known_cells_are_used_again(self, first: Cell, second: Cell) -> None:
+        known: dict[bytes, Cell] = {}
+        (one,) = parse_boc(write_boc([first]), known=known)
+        both = begin_cell().store_ref(first).store_ref(second).end_cell()
+        (again,) = parse_boc(write_boc([both]), known=known)
+        assert again == both
+        assert again.refs[0] is one
+
+    def test_depth_is_bounded(self) -> None:
+        cell = leaf(0)
+        for _ in range(1023):
+            cell = begin_cell().store_ref(cell).end_cell()
+        assert parse_boc(write_boc([cell]))[0] == cell
+        data = write_boc([cell])
+        root = bytes([1, 0]) + (1).to_bytes(2)  # one reference, no data
+        count = int.from_bytes(data[6:8])
+        body = b"".join(_shifted(data, count))
+        deeper = b"\xb5\xee\x9c\x72\x02\x02" + (count + 1).to_bytes(2) + b"\0\1\0\0"
+        deeper += (len(root) + len(body)).to_bytes(2) + b"\0\0" + root + body
+        with pytest.raises(ChainProofError, match="too deep"):
+            parse_boc(deeper)
+
+    @given(cells())
     def test_with_index_and_checksum(self, cell: Cell) -> None:
         assert parse_boc(cell.to_boc(has_idx=False, hash_crc32=True))[0] == cell
 
@@ -74,6 +107,19 @@ class TestRoundTrip:
         started = time.monotonic()
         assert parse_boc(write_boc(rows))[0] == rows[0]
         assert time.monotonic() - started < 5
+
+
+def _all(cell: Cell) -> list[Cell]:
+    return [cell, *(below for ref in cell.refs for below in _all(ref))]
+
+
+def _shifted(data: bytes, count: int) -> Iterator[bytes]:
+    """The cells of a chain of cells with every index one higher."""
+    at = len(data) - (count - 1) * 4 - len(bytes(leaf(0).data)) - 2
+    for number in range(count - 1):
+        yield data[at : at + 2] + (number + 2).to_bytes(2)
+        at += 4
+    yield data[at:]
 
 
 def _fork(children: list[Cell]) -> Cell:

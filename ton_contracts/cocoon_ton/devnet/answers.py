@@ -10,7 +10,7 @@ from pytoniq_core import Address, Cell, begin_cell
 
 from cocoon_attestation.errors import MalformedError
 from cocoon_ton.devnet import proofs, tl
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.chain import Chain
 from cocoon_ton.devnet.faults import Faults
 from cocoon_ton.devnet.signatures import SignatureMode, signature_set
@@ -312,6 +312,6 @@ class Answers:
 
 def _cell(boc: bytes) -> Cell:
     try:
-        return Cell.one_from_boc(boc)
+        return read_boc(boc)
     except Exception as error:  # pytoniq-core raises whatever it meets
         raise MalformedError("not a bag of cells with one root") from error

@@ -13,9 +13,19 @@ from pytoniq_core import Cell, begin_cell
 from pytoniq_core.boc.builder import Builder
 from pytoniq_core.boc.exotic import LevelMask
 
-from cocoon_ton.emulator.boc import write_boc
+from cocoon_ton.emulator.boc import read_boc, write_boc
 
-__all__ = ["Keep", "Path", "Stub", "merkle_proof", "merkle_update", "prune", "pruned", "write_boc"]
+__all__ = [
+    "Keep",
+    "Path",
+    "Stub",
+    "merkle_proof",
+    "merkle_update",
+    "prune",
+    "pruned",
+    "read_boc",
+    "write_boc",
+]
 
 Path: TypeAlias = tuple[int, ...]
 _LEVEL_0: Final = LevelMask(0)

@@ -9,9 +9,10 @@ from typing import Final, cast
 
 from pytoniq_core import Cell, begin_cell
 
+from cocoon_ton.cells import Reader, read_dict
 from cocoon_ton.devnet import blocks, states
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, BlockTree
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.collation import Collation, account_entry, destination
 from cocoon_ton.devnet.genesis import ConfigDict
 from cocoon_ton.devnet.store import Commit, Store
@@ -45,13 +46,15 @@ class Chain:
         identity: blocks.Identity,
         config: ConfigDict,
         genesis: Mapping[bytes, Cell],
+        libraries: Cell | None = None,
         clock: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.store = store
         self.identity = identity
         self.config = config
-        self.emulator = Emulator(config.root)
+        self.libraries = libraries
+        self.emulator = Emulator(config.root, libraries=libraries)
         self.on_work: Callable[[], None] = lambda: None
         self._clock = clock
         self._random = random
@@ -86,7 +89,7 @@ class Chain:
         self.master = self._require(MASTERCHAIN, None)
         self.zero = self._require(MASTERCHAIN, 0)
         self._accounts = _by_workchain(self.store.accounts_at(self.master.seqno))
-        self._queue = deque(Cell.one_from_boc(boc) for boc in self.store.queue())
+        self._queue = deque(read_boc(boc) for boc in self.store.queue())
         self._tree = self._tree_before(self.master.seqno + 1)
         self._key = self.store.block(MASTERCHAIN, 1)
 
@@ -123,6 +126,7 @@ class Chain:
             store,
             identity=self.identity,
             config=self.config,
+            libraries=self.libraries,
             genesis={},
             clock=self._clock,
             random=self._random,
@@ -231,6 +235,11 @@ class Chain:
         """The key block (masterchain block 1), None before it exists."""
         return self._key
 
+    def library(self, hash: bytes) -> Cell | None:
+        """The public library with this hash."""
+        entries = read_dict(self.libraries, 256, _library)
+        return entries.get(int.from_bytes(hash))
+
     def block(self, workchain: int, seqno: int) -> Block | None:
         """A block by number."""
         for head in (self.shard, self.master):
@@ -246,7 +255,7 @@ class Chain:
         entry = self.account(account, seqno)
         if entry is None:
             return cast(Cell, EMPTY_ACCOUNT)
-        cell = Cell.one_from_boc(self.store.account_boc(entry.account.hash))
+        cell = read_boc(self.store.account_boc(entry.account.hash))
         builder = begin_cell().store_ref(cell).store_bytes(entry.last_hash).store_uint(entry.last_lt, 64)
         result = builder.end_cell()
         if seqno is None:
@@ -348,6 +357,7 @@ class Chain:
             accounts=accounts[MASTERCHAIN],
             basechain_total=states.total_balance(accounts[BASECHAIN]),
             config=self.config.root,
+            libraries=self.libraries,
             previous=previous,
             key_block=self._key if seqno > 1 else None,
         )
@@ -362,6 +372,13 @@ class Chain:
         self._full.move_to_end(account)
         while len(self._full) > _CACHED_ACCOUNTS:
             self._full.popitem(last=False)
+
+
+def _library(description: Reader) -> Cell:
+    """The cell of a ``LibDescr``; who published it is of no use here."""
+    cell = description.ref()
+    description.uint(description.bits_left)
+    return cell
 
 
 def _newest(seqno: int) -> range:

@@ -65,7 +65,6 @@ class Collation:
         self.lt = lt
         self.transactions: list[EmulatedTransaction] = []
         self.changed: dict[bytes, AccountEntry | None] = {}
-        self.account_bocs: dict[bytes, bytes] = {}
 
     def run(self, external: deque[Cell], queue: deque[Cell]) -> None:
         """Take messages from both queues, external ones first, and add what they cause to `queue`."""
@@ -98,7 +97,6 @@ class Collation:
             self.changed[account], after = None, EMPTY_ACCOUNT
         else:
             self.changed[account] = account_entry(after)
-            self.account_bocs[bytes(state.hash)] = write_boc([state])
         self._after[account] = after
         self._old_hashes.append(bytes(before.refs[0].hash))
         self.transactions.append(result)
@@ -106,6 +104,12 @@ class Collation:
         for cell, parsed in zip(result.out_messages, result.outgoing, strict=True):
             if parsed.is_internal:
                 queue.append(cell)
+
+    @property
+    def account_bocs(self) -> dict[bytes, bytes]:
+        """``Account`` cells after the block by hash; what came in between, nobody can ask for."""
+        kept = (self._after[account] for account, entry in self.changed.items() if entry is not None)
+        return {bytes(after.refs[0].hash): write_boc([after.refs[0]]) for after in kept}
 
     @property
     def accounts_after(self) -> dict[bytes, Cell]:

@@ -11,8 +11,10 @@ from nacl.signing import SigningKey
 from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.boc.hashmap.hashmap import HashMap
 
-from cocoon_ton.devnet.dictionary import plain_dict
+from cocoon_attestation.errors import UnsupportedError
+from cocoon_ton.devnet.dictionary import label_bits, plain_dict
 from cocoon_ton.emulator import make_account
+from cocoon_ton.emulator.multisig import order_code
 from cocoon_ton.emulator.sandbox import ConfigName, load_sandbox
 
 DEFAULT_GLOBAL_ID: Final = -217
@@ -75,6 +77,24 @@ def _validators(public_key: bytes) -> Cell:
     builder = begin_cell().store_uint(0x12, 8).store_uint(0, 32).store_uint(0xFFFFFFFF, 32)
     builder.store_uint(1, 16).store_uint(1, 16).store_uint(1, 64)
     return cast(Cell, builder.store_bit(1).store_ref(entry).end_cell())
+
+
+def public_libraries() -> Cell | None:
+    """``HashmapE 256 LibDescr``: what mainnet publishes and this chain's users need.
+
+    That is the code of the orders of TON's multisig contracts; None where their package is not installed.
+    """
+    try:
+        code = order_code()
+    except UnsupportedError:
+        return None
+    publisher = (
+        begin_cell().store_bits(label_bits("01" * 128, 256)).end_cell()
+    )  # nobody: made with the chain
+    library = begin_cell().store_uint(0, 2).store_ref(code).store_cell(publisher).end_cell()
+    # one entry: a label of all 256 bits, then the value itself
+    root = begin_cell().store_bits(label_bits(format(int.from_bytes(code.hash), "0256b"), 256))
+    return cast(Cell, root.store_cell(library).end_cell())
 
 
 def short_key_id(public_key: bytes) -> bytes:

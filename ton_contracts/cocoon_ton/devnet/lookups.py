@@ -1,14 +1,12 @@
-"""Answers that find blocks, and those about message queues and libraries, which are empty here."""
+"""Answers that find blocks, those about public libraries, and those about message queues, which are empty here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytoniq_core import Cell
-
 from cocoon_ton.devnet import proofs, tl
 from cocoon_ton.devnet.answers import NOT_READY, Answer, Answers, Handler, LiteServerError
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.values import BASECHAIN, FULL_SHARD_SIGNED, MASTERCHAIN, Block
 
 _BY_LT = 2
@@ -32,8 +30,8 @@ class LookupAnswers:
             "getBlockOutMsgQueueSize": self._queue_size,
             "getDispatchQueueInfo": self._dispatch_queue,
             "getDispatchQueueMessages": self._dispatch_messages,
-            "getLibraries": lambda _: ("liteServer.libraryResult", {"result": []}),
-            "getLibrariesWithProof": self._libraries,
+            "getLibraries": self._libraries,
+            "getLibrariesWithProof": self._libraries_proved,
             "getValidatorStats": self._validator_stats,
         }
 
@@ -95,7 +93,7 @@ class LookupAnswers:
         """As ``getAccountState``; the state is a Merkle proof without code and data."""
         name, fields = self._answers.account_state(query)
         if fields["state"]:
-            account = Cell.one_from_boc(fields["state"])
+            account = read_boc(fields["state"])
             fields["state"] = write_boc([proofs.root_proof(account)])
         return name, fields
 
@@ -125,13 +123,21 @@ class LookupAnswers:
         return {"mode": mode, "id": block.id.to_tl(), "proof": proof}
 
     def _libraries(self, query: tl.Fields) -> Answer:
+        return "liteServer.libraryResult", {"result": self._found(query)}
+
+    def _found(self, query: tl.Fields) -> list[tl.Fields]:
+        """The public libraries that a query names; the others are left out, as nodes do."""
+        wanted = (self._chain.library(bytes.fromhex(hash)) for hash in query["library_list"])
+        return [{"hash": cell.hash.hex(), "data": write_boc([cell])} for cell in wanted if cell is not None]
+
+    def _libraries_proved(self, query: tl.Fields) -> Answer:
         block = self._master(query["id"])
         return "liteServer.libraryResultWithProof", {
             "id": block.id.to_tl(),
             "mode": query["mode"],
-            "result": [],
+            "result": self._found(query),
             "state_proof": write_boc([proofs.header_proof(block)]),
-            "data_proof": write_boc([proofs.master_state_proof(self._chain.state(block))]),
+            "data_proof": write_boc([proofs.master_state_proof(self._chain.state(block), libraries=True)]),
         }
 
     def _validator_stats(self, query: tl.Fields) -> Answer:

@@ -27,6 +27,7 @@ from cocoon_ton.devnet.genesis import (
     GenesisAccount,
     make_config,
     public_key,
+    public_libraries,
     read_config,
 )
 from cocoon_ton.devnet.keys import KEYS_FILE, ChainKeys, load_keys, write_private
@@ -35,7 +36,7 @@ from cocoon_ton.devnet.snapshots import Snapshots
 from cocoon_ton.devnet.store import Store
 from cocoon_ton.devnet.system import system_accounts
 from cocoon_ton.devnet.values import Block, BlockId, name_of
-from cocoon_ton.emulator.boc import write_boc
+from cocoon_ton.emulator.boc import read_boc, write_boc
 from cocoon_ton.emulator.sandbox import ConfigName
 
 BLOCK_SECONDS: Final = 0.5
@@ -324,14 +325,19 @@ def _open_chain(
     known = store.get_meta("config")
     if known is None:
         config = make_config(validator, global_id, base)
+        libraries = public_libraries()
         genesis = system_accounts(config) | dict(genesis)
         store.set_meta("validator", validator)
         store.set_meta("global_id", str(global_id).encode())
         store.set_meta("config", write_boc([config.root]))
+        if libraries is not None:
+            store.set_meta("libraries", write_boc([libraries]))
     else:
         config = read_config(known)
+        boc = store.get_meta("libraries")
+        libraries = None if boc is None else read_boc(boc)
         global_id = int(store.get_meta("global_id") or b"0")
         if store.get_meta("validator") != validator:
             raise ConfigError("the keys in this directory do not belong to its chain")
     identity = Identity(validator=validator, global_id=global_id)
-    return Chain(store, identity=identity, config=config, genesis=genesis, clock=clock)
+    return Chain(store, identity=identity, config=config, genesis=genesis, libraries=libraries, clock=clock)

@@ -62,14 +62,14 @@ def open_transactions(transactions: set[bytes]) -> _Extra:
     return keep
 
 
-def master_state_proof(state: Cell, *, config: bool = False) -> Cell:
-    """Proof of the shard hashes in a masterchain state, with the configuration if asked."""
+def master_state_proof(state: Cell, *, config: bool = False, libraries: bool = False) -> Cell:
+    """Proof of the shard hashes in a masterchain state, with configuration or public libraries if asked."""
 
     def keep(path: Path, _cell: Cell) -> Keep:
         # (3, 2) stays open: pytoniq parses it even where it is pruned
-        if path in ((), (3,), (3, 2)):
+        if path in ((), (2,), (3,), (3, 2)):
             return Keep.OPEN
-        if path == (2,) or path[:2] == (3, 0) or (config and path[:2] == (3, 1)):
+        if path[:2] == (3, 0) or (config and path[:2] == (3, 1)) or (libraries and path[0] == 2):
             return Keep.WHOLE
         return Keep.CUT
 
@@ -87,9 +87,9 @@ def old_blocks_proof(chain: Chain, block: Block, seqnos: Collection[int], *, con
 
     def keep(at: Path, _cell: Cell) -> Keep:
         # clients unpack (2,) with the state and look at the root of the configuration (3, 1)
-        if at == (2,) or (config and at[:2] in ((3, 0), (3, 1))):
+        if config and at[:2] in ((3, 0), (3, 1)):
             return Keep.WHOLE
-        return Keep.OPEN if at in opened else Keep.CUT
+        return Keep.OPEN if at == (2,) or at in opened else Keep.CUT
 
     return merkle_proof(prune(_with_old_blocks(chain.state(block), root), keep))
 
@@ -112,9 +112,9 @@ def queue_proof(chain: Chain, block: Block) -> bytes:
     """Two roots: header of the block, the message queue (empty) in the state after it."""
 
     def keep(path: Path, _cell: Cell) -> Keep:
-        if path in ((0,), (2,)):
+        if path == (0,):
             return Keep.WHOLE
-        return Keep.OPEN if path == () else Keep.CUT
+        return Keep.OPEN if path in ((), (2,)) else Keep.CUT
 
     return write_boc([header_proof(block), merkle_proof(prune(chain.state(block), keep))])
 
@@ -140,8 +140,6 @@ def account_proof(chain: Chain, block: Block, account: bytes) -> bytes:
     way: Path = (1, 0, *accounts.path(account_key(account))) if accounts.root is not None else (1,)
 
     def keep(path: Path, _cell: Cell) -> Keep:
-        if path == way[: len(path)]:
-            return Keep.OPEN
-        return Keep.WHOLE if path == (2,) else Keep.CUT
+        return Keep.OPEN if path == way[: len(path)] or path == (2,) else Keep.CUT
 
     return write_boc([header_proof(block), merkle_proof(prune(state, keep))])

@@ -87,9 +87,13 @@ def _state_head(global_id: int, workchain: int, seqno: int, utime: int, lt: int)
     return cast(Builder, builder.store_ref(_OUT_QUEUE).store_bit(0))
 
 
-def _balances(total: int, master: Block | None) -> Cell:
+def _balances(total: int, master: Block | None, libraries: Cell | None = None) -> Cell:
     builder = begin_cell().store_uint(0, 64).store_uint(0, 64)
-    store_currency(store_currency(builder, total), 0).store_bit(0)
+    store_currency(store_currency(builder, total), 0)
+    if libraries is None:
+        builder.store_bit(0)
+    else:
+        builder.store_bit(1).store_ref(libraries)
     if master is None:
         builder.store_bit(0)
     else:
@@ -128,16 +132,18 @@ def master_state(
     accounts: AccountDict,
     basechain_total: int,
     config: Cell,
+    libraries: Cell | None,
     previous: BlockTree,
     key_block: Block | None,
 ) -> Cell:
     """State of the masterchain after block `seqno`. `key_block` is None up to block 1.
 
-    `accounts` are its own, `basechain_total` the sum of all balances in the basechain.
+    `accounts` are its own, `basechain_total` the sum of all balances in the basechain. `libraries`: dictionary of the
+    public ones.
     """
     builder = _state_head(global_id, MASTERCHAIN, seqno, utime, lt)
     own = total_balance(accounts)
-    builder.store_ref(accounts_cell(accounts)).store_ref(_balances(own, None))
+    builder.store_ref(accounts_cell(accounts)).store_ref(_balances(own, None, libraries))
     extra = begin_cell().store_uint(0xCC26, 16)
     extra.store_bit(1).store_ref(shard_hashes(seqno, shard))
     extra.store_bytes(CONFIG_ADDRESS).store_ref(config)

@@ -12,6 +12,8 @@ from cocoon_attestation.errors import MalformedError
 
 Fields: TypeAlias = dict[str, Any]
 MAX_ERROR_BYTES: Final = 250
+_LISTS: Final = {"liteServer.getLibraries": 4, "liteServer.getLibrariesWithProof": 4 + 80 + 4}
+"""Queries with a list of hashes, which pytoniq-core does not read, and where it begins."""
 
 
 @lru_cache(maxsize=1)
@@ -43,7 +45,17 @@ def read(data: bytes) -> Fields:
         raise MalformedError("TL: the value is cut off")
     if not isinstance(fields, dict) or "@type" not in fields:
         raise MalformedError("TL: unknown constructor")
+    if fields["@type"] in _LISTS:
+        fields["library_list"] = _hashes(data[_LISTS[fields["@type"]] :])
     return fields
+
+
+def _hashes(data: bytes) -> list[str]:
+    """``vector int256`` as hex."""
+    count = int.from_bytes(data[:4], "little")
+    if len(data) < 4 + 32 * count:
+        raise MalformedError("TL: the list is cut off")
+    return [data[at : at + 32].hex() for at in range(4, 4 + 32 * count, 32)]
 
 
 def write_error(code: int, message: str) -> bytes:

@@ -8,7 +8,7 @@ from pytoniq_core import Cell, Transaction
 
 from cocoon_ton.devnet import proofs, tl
 from cocoon_ton.devnet.answers import Answer, Answers, Handler, LiteServerError
-from cocoon_ton.devnet.cells import write_boc
+from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.values import Block, TransactionRecord, workchain_of
 
 MAX_LISTED = 256
@@ -40,7 +40,7 @@ class TransactionAnswers:
             record = self._chain.store.transaction(account, lt)
             if record is None or record.hash.hex() != hash:
                 break
-            cell = Cell.one_from_boc(record.boc)
+            cell = read_boc(record.boc)
             cells.append(cell)
             ids.append(self._block_of(record).id.to_tl())
             parsed = Transaction.deserialize(cell.begin_parse())
@@ -76,7 +76,7 @@ class TransactionAnswers:
 
     def _list_whole(self, query: tl.Fields) -> Answer:
         block, part, incomplete = self._page(query)
-        cells = [Cell.one_from_boc(record.boc) for record in part]
+        cells = [read_boc(record.boc) for record in part]
         fields = self._listed(query, block, incomplete)
         transactions = write_boc(cells) if cells else b""
         return "liteServer.blockTransactionsExt", fields | {"transactions": transactions}

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from pytoniq_core import Address, Builder, Cell, begin_cell
 
-from cocoon_ton.devnet.cells import Stub
+from cocoon_ton.devnet.cells import Stub, read_boc
 from cocoon_ton.emulator import McBlockId
 
 BASECHAIN: Final = 0
@@ -88,7 +88,7 @@ class Block:
     @cached_property
     def cell(self) -> Cell:
         """The block's root cell."""
-        return Cell.one_from_boc(self.boc)
+        return read_boc(self.boc)
 
     @property
     def is_key(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -11,7 +12,7 @@ from typing import Any, Final, cast
 from pytoniq_core import Address, Cell, MessageAny
 from pytoniq_core.crypto.crc import crc16
 
-from cocoon_ton.emulator.boc import from_base64, to_base64
+from cocoon_ton.emulator.boc import from_base64, read_boc, to_base64
 from cocoon_ton.emulator.errors import EmulatorError, GetMethodError, MessageNotAcceptedError
 from cocoon_ton.emulator.host import Host, shared_host
 from cocoon_ton.emulator.sandbox import ConfigName, load_sandbox
@@ -20,6 +21,7 @@ from cocoon_ton.emulator.transaction import EmulatedTransaction, parse_transacti
 
 GET_METHOD_GAS: Final = 1_000_000
 _FULL_SHARD: Final = 1 << 63
+_KEPT_TEXTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class GetMethodResult:
     @property
     def stack(self) -> list[StackValue]:
         """The stack, last value on top."""
-        return read_stack(Cell.one_from_boc(self.stack_boc))
+        return read_stack(read_boc(self.stack_boc))
 
     def unwrap(self) -> list[StackValue]:
         """The stack; GetMethodError if the exit code is neither 0 nor 1."""
@@ -90,16 +92,26 @@ def method_id(method: str | int) -> int:
 class Emulator:
     """TON's executor with one blockchain configuration.
 
+    `libraries` is the dictionary of public libraries (hash to a value with the cell) for calls that bring none.
+
     Cheap to make (1 ms) once the process has loaded the wasm: all emulators share one instance.
     Results depend only on the arguments, except for contracts that use random numbers without a
     `random_seed`.
     """
 
-    def __init__(self, config: Cell | ConfigName = "slim", *, host: Host | None = None) -> None:
+    def __init__(
+        self,
+        config: Cell | ConfigName = "slim",
+        *,
+        libraries: Cell | None = None,
+        host: Host | None = None,
+    ) -> None:
         self._host: Host | None = host
+        self._libraries = libraries
         self._pointer = 0
         self._prev: tuple[PrevBlocks, str] | None = None
         self._given = (False, False)
+        self._texts: OrderedDict[bytes, str] = OrderedDict()
         self.set_config(config)
 
     def set_config(self, config: Cell | str) -> None:
@@ -154,6 +166,7 @@ class Emulator:
         }
         self._add_prev_blocks(parameters, prev_blocks)
         destination = _destination(message)
+        libraries = self._libraries if libraries is None else libraries
         self._forget(libraries, prev_blocks)
         host = self._ready()
         output = _output(
@@ -161,16 +174,20 @@ class Emulator:
                 "_emulate_with_emulator",
                 self._pointer,
                 to_base64(libraries) if libraries is not None else 0,
-                to_base64(shard_account),
+                self._text_of(shard_account),
                 to_base64(message),
                 json.dumps(parameters),
             )
         )
         if not output["success"]:
             _refused(output)
+        after = from_base64(output["shard_account"])
+        self._texts[bytes(after.hash)] = output["shard_account"]
+        if len(self._texts) > _KEPT_TEXTS:
+            self._texts.popitem(last=False)
         return parse_transaction(
             from_base64(output["transaction"]),
-            from_base64(output["shard_account"]),
+            after,
             destination,
             from_base64(output["actions"]) if output.get("actions") else None,
             str(output.get("vm_log", "")),
@@ -196,7 +213,7 @@ class Emulator:
             "code": to_base64(code),
             "data": to_base64(data),
             "verbosity": 0,
-            "libs": to_base64(libraries) if libraries is not None else "",
+            "libs": to_base64(public) if (public := libraries or self._libraries) is not None else "",
             "address": address.to_str(),
             "unixtime": now,
             "balance": str(balance),
@@ -218,6 +235,10 @@ class Emulator:
             stack_boc=base64.b64decode(output["stack"]),
             vm_log=str(output.get("vm_log", "")),
         )
+
+    def _text_of(self, shard_account: Cell) -> str:
+        """As the emulator wrote it, if it did so lately: writing a large account takes longer than running it."""
+        return self._texts.get(bytes(shard_account.hash)) or to_base64(shard_account)
 
     def _forget(self, libraries: Cell | None, prev_blocks: PrevBlocks | None) -> None:
         # the emulator keeps the libraries and blocks of the last call that gave any

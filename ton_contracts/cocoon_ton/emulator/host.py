@@ -26,7 +26,13 @@ _U32: Final = 0xFFFFFFFF
 _ENOSYS: Final = -52
 _ENOENT: Final = -44
 _RANDOM_FD: Final = 7
-_THROWS: Final = {"___cxa_throw": "throw", "___resumeException": "resume", "___cxa_rethrow": "rethrow"}
+_SHIMMED: Final = {
+    "___cxa_throw": "throw",
+    "___resumeException": "resume",
+    "___cxa_rethrow": "rethrow",
+    "_clock_time_get": "clock",
+}
+"""Imports that the shim serves, and the names of its exports."""
 _UNUSED: Final = frozenset(
     (
         *("___syscall_fcntl64", "___syscall_getdents64", "___syscall_ioctl", "___syscall_lstat64"),
@@ -150,6 +156,7 @@ class Host:
             while self._garbage:
                 release, pointer = self._garbage.pop()
                 self._function[release](pointer)
+            self._now.set_value(self._store, time.time_ns())
             values = [self._put(a) if isinstance(a, str) else a for a in arguments]
             result = int(self._function[name](*values) or 0)
             for argument, value in zip(arguments, values, strict=True):
@@ -179,7 +186,8 @@ class Host:
             wasmtime.Func(store, wasmtime.FuncType([i32] * count, []), hook)
             for count, hook in ((3, self._on_throw), (1, self._on_resume), (0, self._on_rethrow))
         ]
-        shim = wasmtime.Instance(store, modules.invoke, hooks).exports(store)
+        shim: Any = wasmtime.Instance(store, modules.invoke, hooks).exports(store)
+        self._now: wasmtime.Global = shim["now"]
         imports = []
         for item in modules.main.imports:
             if item.name is None or not isinstance(item.type, wasmtime.FuncType):
@@ -187,14 +195,14 @@ class Host:
             name = names[item.name]
             if name.startswith("invoke_"):
                 imports.append(shim[f"inv_{item.name}"])
-            elif name in _THROWS:
-                imports.append(shim[_THROWS[name]])
+            elif name in _SHIMMED:
+                imports.append(shim[_SHIMMED[name]])
             else:
                 imports.append(wasmtime.Func(store, item.type, self._import(name, bool(item.type.results))))
         exports: Any = wasmtime.Instance(store, modules.main, imports).exports(store)
         get = self._sandbox.exports
         table = exports[get["__indirect_function_table"]]
-        helpers = ("_emscripten_stack_get_current", "__emscripten_stack_restore", "_setThrew")
+        helpers = ("_emscripten_stack_get_current", "__emscripten_stack_restore", "_setThrew", "memory")
         filler = wasmtime.Instance(
             store, modules.table, [shim["T"], table, *(exports[get[name]] for name in helpers)]
         )
@@ -215,7 +223,6 @@ class Host:
             "_fd_read": self._fd_read,
             "_fd_write": self._fd_write,
             "_random_get": self._random_get,
-            "_clock_time_get": self._clock_time_get,
             "_environ_sizes_get": self._environ_sizes_get,
             "_emscripten_date_now": lambda: time.time() * 1000,
             "_emscripten_asm_const_int": lambda *_: int.from_bytes(os.urandom(3), "little"),
@@ -313,12 +320,6 @@ class Host:
 
     def _random_get(self, target: int, length: int) -> int:
         self.memory.write(target, os.urandom(length))
-        return 0
-
-    def _clock_time_get(self, _clock: int, _precision: int, target: int) -> int:
-        now = time.time_ns()
-        self.memory.set_u32(target, now)
-        self.memory.set_u32(target + 4, now >> 32)
         return 0
 
     def _environ_sizes_get(self, count: int, size: int) -> int:

@@ -25,7 +25,7 @@ from cocoon_ton.paths import cache_dir
 PINNED_VERSION: Final = "0.41.0"
 PINNED_WASM_SHA256: Final = "0c17fcac030b6871e96cc34d002223e5fb839af00c5b96cc461fbf9e71b0e75a"
 
-_HINT = "run `make contracts-tools` (npm ci in ton_contracts)"
+HINT: Final = "run `make setup` (npm ci in ton_contracts)"
 _IMPORTS = re.compile(r"wasmImports=\{([^}]*)\}")
 _EXPORTS = re.compile(r'([\w$]+)=(?:Module\["[\w$]+"\]=|wasmTable=|wasmMemory=)*wasmExports\["([\w$]+)"\]')
 _INIT = re.compile(r'TTY\.init\(\);wasmExports\["([\w$]+)"\]\(\)')
@@ -67,7 +67,7 @@ def find_sandbox() -> Path:
     for directory in sandbox_locations():
         if (directory / "package.json").is_file():
             return directory
-    raise UnsupportedError("the TON emulator (@ton/sandbox) is not installed", hint=_HINT)
+    raise UnsupportedError("the TON emulator (@ton/sandbox) is not installed", hint=HINT)
 
 
 @lru_cache(maxsize=2)
@@ -86,12 +86,12 @@ def load_sandbox(directory: Path | None = None) -> Sandbox:
         imports, exports = _names(glue)
         init = _one(_INIT, glue)
     except (OSError, ValueError, KeyError, binascii.Error) as error:
-        raise UnsupportedError(f"unreadable @ton/sandbox in {root}: {error}", hint=_HINT) from error
+        raise UnsupportedError(f"unreadable @ton/sandbox in {root}: {error}", hint=HINT) from error
     digest = hashlib.sha256(wasm).hexdigest()
     if digest != PINNED_WASM_SHA256:
         raise UnsupportedError(
             f"@ton/sandbox {version} has an unknown emulator (sha256 {digest}), expected {PINNED_VERSION}",
-            hint=_HINT,
+            hint=HINT,
         )
     return Sandbox(
         version=version,
