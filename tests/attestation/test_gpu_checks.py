@@ -16,7 +16,7 @@ from cryptography.x509 import ocsp
 
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
-from cocoon_attestation.gpu.report import FeatureFlag, Opaque
+from cocoon_attestation.gpu.report import STATUS_ON, FeatureFlag, Opaque
 from cocoon_attestation.gpu.verify import verify_gpu
 from cocoon_attestation.gpu.versions import driver_at_least, vbios_at_least
 from cocoon_enclave.attestation.simulated_gpu import (
@@ -206,6 +206,32 @@ def test_one_rule_fails_one_check(machine: Machine, check: str, rules: dict[str,
     assert machine.failed(rules=rules) == [check]
 
 
+def test_minimum_that_is_not_set_is_visible(machine: Machine) -> None:
+    nothing: MappingProxyType[str, str] = MappingProxyType({})
+    for rules, skipped in (
+        ({"minimum_driver": nothing}, {"gpu.driver"}),
+        ({"minimum_vbios": nothing}, {"gpu.vbios"}),
+    ):
+        _, checks = machine.check(rules=rules)
+        assert {check.id for check in checks.skipped} == skipped
+        assert not checks.failed
+        assert not checks.accepted
+    board = machine.evidence(*machine.vendor.board())
+    _, checks = machine.check(*board, rules={"gpu_count": 8, "minimum_switch": ""})
+    assert [check.id for check in checks.skipped] == ["gpu.vbios"] * 4
+    assert not checks.failed
+
+
+def test_what_a_genuine_device_is_not_asked_is_visible(machine: Machine) -> None:
+    rules = dataclasses.replace(
+        GpuPolicy.dangerous_genuine_only(), device_roots=frozenset({machine.vendor.device_root.der})
+    )
+    bare = [dataclasses.replace(one, rims=(), ocsp_responses=()) for one in machine.evidence()]
+    _, checks = verify_gpu(bare, rules, NONCE, AT)
+    assert not checks.failed
+    assert {check.id for check in checks.skipped} == rules.waived - {"gpu.topology"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -219,6 +245,16 @@ def test_feature_records_must_make_sense(machine: Machine, changes: dict[str, by
     assert failed[0] == "gpu.feature"
     # A lone GPU that says it is in protected PCIe mode also misses its switches.
     assert failed[1:] == (["gpu.topology"] if changes.get("FEATURE_FLAG") == b"\x02\x00" else [])
+
+
+def test_early_firmware_shows_its_mode_by_the_protected_pcie_status_alone(machine: Machine) -> None:
+    claims, checks = machine.check(*machine.evidence(machine.opaque(FEATURE_FLAG=None)))
+    assert checks.accepted
+    assert claims.gpus[0].mode is FeatureFlag.SINGLE
+    joined = machine.opaque(FEATURE_FLAG=None, PPCIE_STATUS=bytes((STATUS_ON,)))
+    claims, checks = machine.check(*machine.evidence(joined))
+    assert [check.id for check in checks.failed] == ["gpu.topology"]
+    assert claims.gpus[0].mode is FeatureFlag.PPCIE
 
 
 def test_gpus_of_different_modes_do_not_mix(machine: Machine) -> None:

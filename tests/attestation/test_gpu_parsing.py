@@ -206,6 +206,8 @@ ANSWER = VENDOR.answer(GPU.chain[1].certificate, GPU.chain[2], NONCE, AT)
 def test_answers_have_limits() -> None:
     with pytest.raises(MalformedError, match="too long"):
         parse_ocsp(bytes(MAX_RESPONSE + 1))
+    with pytest.raises(MalformedError, match="does not decode"):
+        parse_ocsp(bytes(MAX_RESPONSE))
     unsuccessful = x509.ocsp.OCSPResponseBuilder.build_unsuccessful(x509.ocsp.OCSPResponseStatus.TRY_LATER)
     with pytest.raises(MalformedError, match="no answer"):
         parse_ocsp(unsuccessful.public_bytes(Encoding.DER))
@@ -392,6 +394,9 @@ def test_list_and_object_forms_are_read() -> None:
     del bare["arch"]
     wrapped_list = parse_evidence_list(json.dumps({"arch": "HOPPER", "evidence_list": [bare]}).encode())
     assert wrapped_list == plain[:1]
+    spaced = entry(arch="Hopper", evidence=base64.encodebytes(REPORT).decode())
+    for document in (entry(), [spaced]):
+        assert parse_evidence_list(b"\xef\xbb\xbf" + json.dumps(document).encode()) == plain[:1]
 
 
 @pytest.mark.parametrize(
@@ -413,6 +418,7 @@ def test_list_and_object_forms_are_read() -> None:
         json.dumps([entry(evidence="***")]).encode(),
         json.dumps([entry(certificate=None)]).encode(),
         json.dumps([{"arch": "HOPPER"}]).encode(),
+        json.dumps({"arch": "HOPPER", "evidence": 1, "evidence_list": []}).encode(),
         json.dumps([{"arch": "HOPPER"}] * 33).encode(),
         b" " * (gpu_evidence.MAX_JSON + 1),
     ],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         faults_session,
     )
     from tests.attestation.fault_case import Case, World
+    from tests.attestation.kit_eventlog import BOOT
 else:
     import faults_amd
     import faults_eventlog
@@ -33,6 +34,7 @@ else:
     import faults_quote
     import faults_session
     from fault_case import Case, World
+    from kit_eventlog import BOOT
 
 TABLES = (faults_session, faults_quote, faults_amd, faults_nvidia, faults_eventlog)
 CASES: dict[str, Case] = {id: case for table in TABLES for id, case in table.CASES.items()}
@@ -88,7 +90,7 @@ def test_checks_that_never_fail_are_few_and_explained() -> None:
         ("sgx", faults_quote.judged()),
         ("snp", faults_amd.checked()),
         ("gpu", faults_nvidia.healthy),
-        ("eventlog", faults_eventlog.replayed(faults_eventlog.BOOT)),
+        ("eventlog", faults_eventlog.replayed(BOOT)),
     ],
 )
 def test_good_evidence_meets_every_check_of_its_family(world: World, family: str, good: Any) -> None:

@@ -242,6 +242,23 @@ class TestConnections:
                 await chain.head()
             assert time.monotonic() - started < 5
 
+    async def test_a_silent_server_is_asked_ever_more_rarely(
+        self, devnet: Devnet, network: NetworkConfig
+    ) -> None:
+        """One that connects and then says nothing must not cost a timeout for each question."""
+        devnet.faults.drop.add("getTime")
+        async with LiteChain(network, timeout=0.1) as chain:
+            (server,) = chain._pool.servers
+            for failures in (1, 2, 3):
+                with pytest.raises(ChainUnavailableError, match="in time"):
+                    await server.query("getTime", {})
+                assert server._failures == failures
+                with pytest.raises(ChainUnavailableError, match="again soon"):
+                    await server.query("getVersion", {})
+                await asyncio.sleep(max(0.0, server._not_before - time.monotonic()))
+            await server.query("getVersion", {})  # it lives
+            assert server._failures == 0
+
     async def test_server_that_accepts_and_says_nothing(self, devnet: Devnet) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             network = _moved(network_of(devnet), listener.getsockname()[1])
