@@ -11,7 +11,7 @@ TOOLS := ton_contracts/node_modules/.package-lock.json
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo test lint format proto proto-check contracts contracts-check conformance crash fuzz flips mutation model benchmark clean
+.PHONY: help setup demo test lint format proto proto-check contracts contracts-check conformance crash fuzz flips mutation coverage model benchmark clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -93,6 +93,13 @@ flips: $(VENV)/.installed ## change every byte of every genuine sample, in piece
 
 mutation: setup ## change policy and checks on purpose and see whether a test notices
 	@$(PY) tests/mutation/run.py $(ARGS)
+
+coverage: setup ## lines and branches of the verifier that its own tests reach
+	@mkdir -p .cache
+	@$(BIN)/coverage run --source=cocoon_attestation --data-file=.cache/coverage -m pytest -q tests/attestation tests/conformance tests/attacks/test_a0[1-7]*.py
+	@$(BIN)/coverage json --data-file=.cache/coverage -o .cache/coverage.json --quiet
+	@$(BIN)/coverage report --data-file=.cache/coverage --skip-covered --show-missing --fail-under=95
+	@$(PY) -c 'import json; print("lines {percent_statements_covered:.1f} %, branches {percent_branches_covered:.1f} %".format(**json.load(open(".cache/coverage.json"))["totals"]))'
 
 benchmark: setup ## what confidentiality costs, as ratios in one run
 	@$(PY) benchmarks/overhead.py

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pytoniq_core import Address, Cell
+from pytoniq_core import Address, Builder, Cell
 
 from cocoon_attestation.anchor import Anchor
 from cocoon_attestation.binding import KeyBinding, beacon_challenge, report_data
@@ -24,7 +24,7 @@ from cocoon_attestation.reference import TeeKind
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_ton import channel, node_messages, pck, registry_messages
 from cocoon_ton.attestation_rules import AttestationRule
-from cocoon_ton.cells import record_to_ton
+from cocoon_ton.cells import finish, record_to_ton
 from cocoon_ton.channel import ChannelIdentity
 from cocoon_ton.code import channel_code, node_code, pck_code, registry_code, state_init
 from cocoon_ton.emulator import Emulator, SendResult, TestChain
@@ -35,6 +35,8 @@ from cocoon_ton.registry import RegistryPolicy
 from cocoon_ton.registry_messages import RegistryGenesis
 
 TON: Final = 10**9
+GLOBAL_ID: Final = -3
+"""Of the emulated network."""
 MODEL: Final = b"\xaa" * 32
 PRICES: Final = PriceList(prompt=100, cached=10, completion=400)
 PARAMETERS: Final = RegistryParameters(
@@ -49,6 +51,8 @@ PARAMETERS: Final = RegistryParameters(
     penalty=2 * TON,
     bounty_permille=500,
     treasury=Address((0, bytes(32))),
+    pck_code=pck_code().code_hash,
+    pck_code_depth=pck_code().depth,
 )
 
 
@@ -78,29 +82,30 @@ class Sent:
 class LedgerWorld:
     """A node that joined and attested, on a fresh chain."""
 
-    def __init__(self, emulator: Emulator, global_id: int) -> None:
+    def __init__(self, emulator: Emulator) -> None:
         """Deploy the registry and the node.
 
         Raises:
             RuntimeError: one of the messages failed, so nothing here can be measured.
         """
-        self.global_id = global_id
         self.chain = TestChain(emulator=emulator)
         self.owner, self.client = self.chain.treasury("owner"), self.chain.treasury("client")
         self.receipt_key, self.client_key = _key(1), _key(2)
         self.platform = DevPlatform.create(self.chain.now, _random())
+        self.rule = self._rule()
         self.tree = MerkleTree()
         genesis = RegistryGenesis(
-            global_id=global_id,
+            global_id=GLOBAL_ID,
             governance=self.owner,
             parameters=replace(PARAMETERS, treasury=self.chain.treasury("treasury")),
             policy=RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17),
             releases=(self.platform.release(),),
             models={MODEL: "tiny@benchmark"},
+            rules=(self.rule,),
             since=self.chain.now,
         )
         self.node_identity = NodeIdentity(
-            global_id=global_id, registry=genesis.address, owner=self.owner, salt=1
+            global_id=GLOBAL_ID, registry=genesis.address, owner=self.owner, salt=1
         )
         self.node = self.node_identity.address
         self.registry = genesis.address
@@ -118,14 +123,8 @@ class LedgerWorld:
         )
         init = state_init(node_code().cell, self.node_identity.initial_data)
         self._must(self._send(self.owner, self.node, body, 21 * TON, init=init))
-        binding = self.binding()
-        self.binding_hash = binding.hash
-        attest = node_messages.attest_body(
-            key_binding=binding.to_boc(),
-            evidence_digest=b"\x08" * 32,
-            attested_until=self.chain.now + 3600,
-        )
-        self._must(self._send(self.owner, self.node, attest))
+        self.binding_hash = self.binding().hash
+        self.first_attest = self.attest(full=True)
         self._must(self._send(self.owner, self.node, node_messages.top_up_body()))
 
     def _send(
@@ -164,7 +163,7 @@ class LedgerWorld:
             release_id=self.platform.release().release_id,
             not_before=self.chain.now,
             not_after=self.chain.now + 86_400,
-            global_id=self.global_id,
+            global_id=GLOBAL_ID,
         )
 
     # ---- attestation
@@ -172,12 +171,24 @@ class LedgerWorld:
     def _quote(self) -> tuple[QuoteProof, AttestationStatement, PckIdentity]:
         beacon = pck.newest_beacon(self.chain.mc_blocks[-1].seqno)
         challenge = beacon_challenge(beacon, self.chain.mc_blocks[beacon - 1].root_hash)
-        binding, tcb = self.binding(), self.platform.tcb
+        binding = self.binding()
         report = self.platform.td_report(report_data(binding.hash, bytes(32), challenge), bytes(48))
         proof = prove_quote(self.platform.quote(report))
-        root = anchor_of(self.platform.root_der)
-        rule = AttestationRule(
-            anchor=root,
+        statement = AttestationStatement(
+            beacon_seqno=beacon,
+            gpu_digest=bytes(32),
+            release_name_hash=pck.release_name_hash(self.platform.release().name),
+            rule=self.rule,
+            binding=record_to_ton(binding.cell),
+            payload=finish(Builder().store_bytes(b"\x08" * 32)),
+        )
+        return proof, statement, PckIdentity(anchor=self.rule.anchor, leaf_hash=proof.leaf_hash)
+
+    def _rule(self) -> AttestationRule:
+        """What the registry asks of quotes: what the platform has."""
+        tcb = self.platform.tcb
+        return AttestationRule(
+            anchor=anchor_of(self.platform.root_der),
             qe_mrsigner=self.platform.qe_mrsigner,
             min_qe_svn=1,
             fmspc=tcb.fmspc,
@@ -185,27 +196,16 @@ class LedgerWorld:
             min_pce_svn=tcb.pce_svn,
             min_tee_tcb_svn=bytes(tcb.tee_tcb_svn),
             evaluation=19,
-            valid_until=self.chain.now + 86_400,
+            valid_until=self.chain.now + 30 * 86_400,
         )
-        statement = AttestationStatement(
-            beacon_seqno=beacon,
-            gpu_digest=bytes(32),
-            release_name_hash=pck.release_name_hash(self.platform.release().name),
-            rule=rule,
-            binding=record_to_ton(binding.cell),
-            payload=Cell.empty(),
-        )
-        return proof, statement, PckIdentity(anchor=root, leaf_hash=proof.leaf_hash)
 
     def attest(self, *, full: bool = False, certify: bool = False) -> Sent:
-        """A quote to the Pck contract; `full`: with the chain from the root, which deploys it.
+        """A quote to the Pck contract, from there to the node and the registry.
 
-        The result goes to an account that takes everything: the node's part is not in this number.
+        `full`: with the chain from the root, which deploys Pck; `certify`: with a new attestation key.
         """
         proof, statement, identity = self._quote()
-        body = pck.attest_body(
-            proof, statement, node=self.chain.treasury("receiver"), certify=certify or full
-        )
+        body = pck.attest_body(proof, statement, node=self.node, certify=certify or full)
         if not full:
             return self._must(self._send(self.owner, identity.address, body))
         body = pck.verify_and_attest_body(proof.chain_cell(identity.anchor), body)
@@ -226,7 +226,7 @@ class LedgerWorld:
             first_size=log.tree_size,
             first_root=log.root,
             checkpoint=Checkpoint(
-                global_id=self.global_id,
+                global_id=GLOBAL_ID,
                 node=bytes(self.node.hash_part),
                 tree_size=self.tree.size,
                 root=bytes(self.tree.root()),
@@ -289,7 +289,7 @@ class LedgerWorld:
     def channel(self) -> ChannelIdentity:
         """The client's channel."""
         return ChannelIdentity(
-            global_id=self.global_id,
+            global_id=GLOBAL_ID,
             client=self.client,
             client_key=self.client_key.public_key().public_bytes_raw(),
             node=self.node,
@@ -311,9 +311,9 @@ class LedgerWorld:
     def settle(self, used: int, *, final: bool = False) -> Sent:
         """Collect `used` nanoton in all; `final` also closes the channel."""
         account = bytes(self.channel.address.hash_part)
-        claim = Claim(global_id=self.global_id, channel=account, used=used, index=0)
+        claim = Claim(global_id=GLOBAL_ID, channel=account, used=used, index=0)
         authorization = Authorization(
-            global_id=self.global_id, channel=account, cap=used, valid_until=self.chain.now + 3600
+            global_id=GLOBAL_ID, channel=account, cap=used, valid_until=self.chain.now + 3600
         )
         body = node_messages.settle_body(
             claim=sign_claim(claim, self.receipt_key),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         verify_checkpoint,
     )
     from cocoon_attestation.checks import Check, CheckList, Verdict
+    from cocoon_attestation.endorsements import DeviceEndorsements, OwnEndorsements, SnpEndorsements
     from cocoon_attestation.errors import (
         CocoonError,
         ConfigError,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
         parse_receipt,
         verify_receipt,
     )
-    from cocoon_attestation.reference import Release, TeeKind
+    from cocoon_attestation.reference import Release, SnpRelease, TeeKind
     from cocoon_attestation.sealing import open_request, seal_request
     from cocoon_attestation.verified import VerifiedEnclave
 
@@ -58,12 +59,14 @@ _HOME = {
     "Checkpoint": "cocoon_attestation.checkpoint",
     "CocoonError": "cocoon_attestation.errors",
     "ConfigError": "cocoon_attestation.errors",
+    "DeviceEndorsements": "cocoon_attestation.endorsements",
     "EngineError": "cocoon_attestation.errors",
     "EvidenceRejectedError": "cocoon_attestation.errors",
     "KeyBinding": "cocoon_attestation.binding",
     "LogProofError": "cocoon_attestation.errors",
     "MalformedError": "cocoon_attestation.errors",
     "MerkleTree": "cocoon_attestation.merkle",
+    "OwnEndorsements": "cocoon_attestation.endorsements",
     "PaymentError": "cocoon_attestation.errors",
     "Policy": "cocoon_attestation.policy",
     "PriceList": "cocoon_attestation.payment",
@@ -72,6 +75,8 @@ _HOME = {
     "RejectedError": "cocoon_attestation.errors",
     "Release": "cocoon_attestation.reference",
     "SealingError": "cocoon_attestation.errors",
+    "SnpEndorsements": "cocoon_attestation.endorsements",
+    "SnpRelease": "cocoon_attestation.reference",
     "TeeKind": "cocoon_attestation.reference",
     "UnavailableError": "cocoon_attestation.errors",
     "UnsupportedError": "cocoon_attestation.errors",
@@ -99,12 +104,14 @@ __all__ = [
     "Checkpoint",
     "CocoonError",
     "ConfigError",
+    "DeviceEndorsements",
     "EngineError",
     "EvidenceRejectedError",
     "KeyBinding",
     "LogProofError",
     "MalformedError",
     "MerkleTree",
+    "OwnEndorsements",
     "PaymentError",
     "Policy",
     "PriceList",
@@ -113,6 +120,8 @@ __all__ = [
     "RejectedError",
     "Release",
     "SealingError",
+    "SnpEndorsements",
+    "SnpRelease",
     "TeeKind",
     "UnavailableError",
     "UnsupportedError",

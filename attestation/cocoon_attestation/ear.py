@@ -190,7 +190,7 @@ def _vector(checks: Iterable[Check], result: Result) -> dict[str, int]:
         if claim := _CLAIM_OF.get(check.id):
             grouped[claim].append(check)
     vector = {claim: _value(claim, found, result) for claim, found in grouped.items()}
-    return {claim: value for claim, value in vector.items() if value}
+    return {claim: value for claim, value in vector.items() if value > 0}
 
 
 def _value(claim: str, checks: Sequence[Check], result: Result) -> int:

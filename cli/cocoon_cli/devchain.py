@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from pytoniq_core import Address, Cell
 
 from cocoon_attestation.errors import ConfigError, PaymentError, UnavailableError
+from cocoon_attestation.reference import TeeKind
 from cocoon_ton.address import raw_address
 from cocoon_ton.chain import LiteChain
+from cocoon_ton.code import pck_code
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.node import RegistryParameters
 from cocoon_ton.treasury import Payment, WalletTreasury
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
     from cocoon_attestation.reference import AnyRelease
     from cocoon_enclave.attestation.simulated import DevPlatform
     from cocoon_enclave.models.demo import FetchedModel
+    from cocoon_ton.attestation_rules import AttestationRule
 
 NANO = 10**9
+RULE_DAYS = 3650
+"""Life of a development network's rule; a real one ends with Intel's next statement."""
 
 
 def parameters(treasury: Address, *, close_delay: int) -> RegistryParameters:
@@ -42,6 +47,23 @@ def parameters(treasury: Address, *, close_delay: int) -> RegistryParameters:
         penalty=2 * NANO,
         bounty_permille=500,
         treasury=treasury,
+        pck_code=pck_code().code_hash,
+        pck_code_depth=pck_code().depth,
+    )
+
+
+def dev_rule(platform: DevPlatform, since: int) -> AttestationRule:
+    """What the development registry asks of quotes: what the platform has, for as long as its certificates last."""
+    from cocoon_attestation.evidence import TdxCollateralBytes
+    from cocoon_attestation.tdx.collateral import parse_collateral
+    from cocoon_ton.attestation_rules import rule_from_collateral
+    from cocoon_ton.quote_hints import anchor_of
+
+    message = platform.collateral(since, days=RULE_DAYS)
+    names = [field.name for field in message.DESCRIPTOR.fields]
+    collateral = parse_collateral(TdxCollateralBytes(**{name: getattr(message, name) for name in names}))
+    return rule_from_collateral(
+        collateral, anchor=anchor_of(platform.root_der), module_major=platform.tcb.tee_tcb_svn[1]
     )
 
 
@@ -61,6 +83,7 @@ async def deploy_registry(
     from cocoon_ton.registry_messages import RegistryGenesis, top_up_body
 
     faucet = faucet_wallet(network)
+    kinds = frozenset({release.tee})
     stamp: dict[str, str] = {
         "release": release.release_id.hex(),
         "model": model.digest.hex(),
@@ -80,12 +103,15 @@ async def deploy_registry(
         governance=faucet.address,
         parameters=parameters(faucet.address, close_delay=close_delay),
         policy=RegistryPolicy(
-            tee_kinds=frozenset({release.tee}),
+            tee_kinds=kinds,
             min_tcb_evaluation=EVALUATION_NUMBER,
             dev_root_hash=hashlib.sha256(platform.root_der).digest(),
+            # TVM checks quotes of TDX only; the others join with the digest of their evidence
+            recorded=dict.fromkeys(kinds - {TeeKind.TDX}, 10 * NANO),
         ),
         releases=(release,),
         models={model.digest: model.name},
+        rules=(dev_rule(platform, int(stamp["since"])),),
         since=int(stamp["since"]),
     )
     address = genesis.address

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -37,6 +38,11 @@ def out() -> Console:
 
     wide = None if sys.stdout.isatty() else 160  # what reads a pipe wants whole lines
     return Console(highlight=False, soft_wrap=True, width=wide)
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Show on a terminal that something takes its time; nothing where stderr is piped."""
+    return console().status(what) if sys.stderr.isatty() else nullcontext()
 
 
 def print_json(document: Mapping[str, object]) -> None:

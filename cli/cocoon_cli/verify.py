@@ -18,6 +18,7 @@ from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
 from cocoon_cli.judged import EAR, EXPLAIN, print_ear, require_json
 from cocoon_cli.measure_snp import measure_snp
 from cocoon_cli.options import common_options, network_option
+from cocoon_cli.output import working
 from cocoon_cli.verify_documents import policy, read_registry, release
 from cocoon_cli.verify_vendor import eventlog, gpu, quote, snp
 from cocoon_ton.network import NetworkConfig, load_network
@@ -75,7 +76,8 @@ def receipt(receipt_id: str, network: str, explain: bool, as_json: bool) -> None
         async with open_client(network) as client:
             return await client.export_bundle(receipt_id)
 
-    parsed = parse_bundle(run(main))
+    with working("fetching proofs from node and chain"):
+        parsed = parse_bundle(run(main))
     report = audit_bundle(parsed, load_network(network), content_required=False)
     show_report(report, as_json=as_json, explain=explain)
 
@@ -105,7 +107,8 @@ def node(node_id: str | None, network: str, explain: bool, as_json: bool) -> Non
             await client.models()
 
     try:
-        run(main)
+        with working("appraising" if node_id else "appraising every listed node"):
+            run(main)
     except EvidenceRejectedError:
         if not found:
             raise
@@ -168,7 +171,8 @@ def evidence(
         policy, name = policy_from_toml(read_text(policy_file)), str(policy_file)
     else:
         chosen = load_network(str(network))
-        policy, recorded = run(lambda: _registry_view(chosen, data))
+        with working(f"reading the registry of {chosen.name}"):
+            policy, recorded = run(lambda: _registry_view(chosen, data))
         name = chosen.name
         nonce = nonce or recorded
         if nonce is None:

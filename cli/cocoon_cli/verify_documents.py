@@ -18,7 +18,7 @@ from cocoon_cli.clients import run
 from cocoon_cli.inputs import parse_time, read_file, read_hex, read_text
 from cocoon_cli.judged import EXPLAIN
 from cocoon_cli.options import common_options
-from cocoon_cli.output import out, print_json
+from cocoon_cli.output import out, print_json, working
 from cocoon_ton.network import NetworkConfig, load_network
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def release(
         found, name = policy_from_toml(read_text(policy_file)), str(policy_file)
     else:
         chosen = load_network(str(network))
-        found = policy_from_registry(run(lambda: read_registry(chosen)), chosen.dev_root)
+        with working(f"reading the registry of {chosen.name}"):
+            found = policy_from_registry(run(lambda: read_registry(chosen)), chosen.dev_root)
         name = chosen.name
     facts: dict[str, object] = {}
     try:

@@ -27,6 +27,7 @@ from cocoon_enclave.errors import (
     InvalidRequestError,
     RequestReplayedError,
 )
+from cocoon_enclave.frames import Frame
 from cocoon_enclave.keys import Keyset
 from cocoon_enclave.log import Draft
 from cocoon_enclave.metering import Payer, Reservation
@@ -88,28 +89,27 @@ class Exchange:
             if self._generation is not None:
                 self._generation.abort()
 
-    def take(self) -> list[wire.ResponseFrame]:
+    def take(self) -> list[Frame]:
         """Seal what is ready to be sent, as few frames as possible."""
-        frames: list[wire.ResponseFrame] = []
+        frames: list[Frame] = []
         if self._error is not None:
             self.done = True
-            return [wire.ResponseFrame(request_number=self.number, error=self._error)]
+            return [(self.number, "error", self._error)]
         sealer = self._sealer
         if sealer is None or self.done:
             return frames
         if self._head is not None and not self._head_sent:
             self._head_sent = True
-            frames.append(wire.ResponseFrame(request_number=self.number, head=sealer.head(self._head)))
+            frames.append((self.number, "head", sealer.head(self._head)))
         if self._pending:
             data, self._pending = b"".join(self._pending), []
             self._sent_visible = self._visible
             self._sent.append(data)
             for at in range(0, len(data), CHUNK):
-                chunk = sealer.data(data[at : at + CHUNK])
-                frames.append(wire.ResponseFrame(request_number=self.number, data=chunk))
+                frames.append((self.number, "data", sealer.data(data[at : at + CHUNK])))
         if self._final is not None:
             self.done = True
-            frames.append(wire.ResponseFrame(request_number=self.number, final=sealer.final(self._final)))
+            frames.append((self.number, "final", sealer.final(self._final)))
         return frames
 
     async def run(self) -> None:

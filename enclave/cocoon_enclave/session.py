@@ -15,7 +15,7 @@ from cocoon.v1 import inference_service_pb2 as wire
 from cocoon_attestation.errors import CocoonError, MalformedError
 from cocoon_enclave.errors import CancelledByClientError, NodeBusyError
 from cocoon_enclave.exchange import Exchange
-from cocoon_enclave.frames import MAX_FRAMES, FrameQueue, Source
+from cocoon_enclave.frames import MAX_FRAMES, Frame, FrameQueue, Source, message
 from cocoon_enclave.service import Service, public_message
 
 IDLE_S: Final = 900.0
@@ -45,7 +45,7 @@ class Session:
         service = self._service
         if service.sessions >= service.config.limits.sessions:
             refusal = _error(0, NodeBusyError("too many sessions"))
-            await write(wire.SessionResponse(frames=[refusal]))
+            await write(message([refusal]))
             return
         service.sessions += 1
         tasks = {
@@ -64,14 +64,14 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, requests: AsyncIterator[wire.SessionRequest]) -> None:
-        async for message in requests:
+        async for request in requests:
             await self._room.wait()
-            numbered = all(frame.request_number for frame in message.frames)
-            if not numbered or not 1 <= len(message.frames) <= MAX_FRAMES:
+            numbered = all(frame.request_number for frame in request.frames)
+            if not numbered or not 1 <= len(request.frames) <= MAX_FRAMES:
                 self._closing = True
                 self._push(_error(0, MalformedError("a session message that breaks the rules")))
                 break
-            for frame in message.frames:
+            for frame in request.frames:
                 self.receive(frame)
         # The client sends no more, but may wait for what it asked for.
         await self._empty.wait()
@@ -109,7 +109,7 @@ class Session:
         task.add_done_callback(lambda _: self._ended(exchange))
         self._service.keep(task)
 
-    def _push(self, frame: wire.ResponseFrame) -> None:
+    def _push(self, frame: Frame) -> None:
         """Queue a frame that belongs to no exchange."""
         self._frames.push(frame)
         self._empty.clear()
@@ -154,7 +154,7 @@ class Session:
             while frames := self._frames.batch():
                 if not self._frames.full:
                     self._room.set()
-                await write(wire.SessionResponse(frames=frames))
+                await write(message(frames))
                 for exchange in self._frames.written():
                     self._forget(exchange)
                 self._check_empty()
@@ -162,6 +162,5 @@ class Session:
                 return
 
 
-def _error(number: int, error: CocoonError) -> wire.ResponseFrame:
-    code = wire.SessionError(code=error.code, message=public_message(error))
-    return wire.ResponseFrame(request_number=number, error=code)
+def _error(number: int, error: CocoonError) -> Frame:
+    return number, "error", wire.SessionError(code=error.code, message=public_message(error))

@@ -230,6 +230,8 @@ def _node_refusal(
         return "not in policy.nodes"
     if not entry.is_attested(now):
         return "no current key binding on chain"
+    if entry.claim is None or not state.accepts(entry.claim, entry.stake):
+        return "attested under what the registry does not accept any more"
     codes = state.codes.get(entry.identity.code_version)
     if codes is None or bytes(codes.channel.hash) != channel_code().code_hash:
         return "uses contracts that this version of Cocoon does not know"

@@ -17,6 +17,7 @@ from cocoon.v1 import attestation_service_pb2_grpc, host_service_pb2, record_pb2
 from cocoon_attestation.binding import parse_key_binding
 from cocoon_attestation.errors import PaymentError
 from cocoon_attestation.receipt import Receipt, commit_response, verify_receipt
+from cocoon_enclave.attestation.simulated import simulated_release
 from cocoon_enclave.host.agent import HostAgent
 from cocoon_enclave.host.answers import NoAnswerError
 from cocoon_enclave.host.config import parse_host_config
@@ -151,6 +152,7 @@ async def network(start_node: Any, emulator: Emulator) -> AsyncIterator[Network]
             governance=chain.treasury("governance"),
             parameters=PARAMETERS,
             policy=POLICY,
+            releases=(simulated_release(),),
             since=chain.now,
         ),
         owner=chain.treasury("owner"),

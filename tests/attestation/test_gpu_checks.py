@@ -16,7 +16,7 @@ from cryptography.x509 import ocsp
 
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
-from cocoon_attestation.gpu.report import FeatureFlag, Opaque
+from cocoon_attestation.gpu.report import STATUS_ON, FeatureFlag, Opaque
 from cocoon_attestation.gpu.verify import verify_gpu
 from cocoon_attestation.gpu.versions import driver_at_least, vbios_at_least
 from cocoon_enclave.attestation.simulated_gpu import (
@@ -206,6 +206,32 @@ def test_one_rule_fails_one_check(machine: Machine, check: str, rules: dict[str,
     assert machine.failed(rules=rules) == [check]
 
 
+def test_minimum_that_is_not_set_is_visible(machine: Machine) -> None:
+    nothing: MappingProxyType[str, str] = MappingProxyType({})
+    for rules, skipped in (
+        ({"minimum_driver": nothing}, {"gpu.driver"}),
+        ({"minimum_vbios": nothing}, {"gpu.vbios"}),
+    ):
+        _, checks = machine.check(rules=rules)
+        assert {check.id for check in checks.skipped} == skipped
+        assert not checks.failed
+        assert not checks.accepted
+    board = machine.evidence(*machine.vendor.board())
+    _, checks = machine.check(*board, rules={"gpu_count": 8, "minimum_switch": ""})
+    assert [check.id for check in checks.skipped] == ["gpu.vbios"] * 4
+    assert not checks.failed
+
+
+def test_what_a_genuine_device_is_not_asked_is_visible(machine: Machine) -> None:
+    rules = dataclasses.replace(
+        GpuPolicy.dangerous_genuine_only(), device_roots=frozenset({machine.vendor.device_root.der})
+    )
+    bare = [dataclasses.replace(one, rims=(), ocsp_responses=()) for one in machine.evidence()]
+    _, checks = verify_gpu(bare, rules, NONCE, AT)
+    assert not checks.failed
+    assert {check.id for check in checks.skipped} == rules.waived - {"gpu.topology"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -219,6 +245,16 @@ def test_feature_records_must_make_sense(machine: Machine, changes: dict[str, by
     assert failed[0] == "gpu.feature"
     # A lone GPU that says it is in protected PCIe mode also misses its switches.
     assert failed[1:] == (["gpu.topology"] if changes.get("FEATURE_FLAG") == b"\x02\x00" else [])
+
+
+def test_early_firmware_shows_its_mode_by_the_protected_pcie_status_alone(machine: Machine) -> None:
+    claims, checks = machine.check(*machine.evidence(machine.opaque(FEATURE_FLAG=None)))
+    assert checks.accepted
+    assert claims.gpus[0].mode is FeatureFlag.SINGLE
+    joined = machine.opaque(FEATURE_FLAG=None, PPCIE_STATUS=bytes((STATUS_ON,)))
+    claims, checks = machine.check(*machine.evidence(joined))
+    assert [check.id for check in checks.failed] == ["gpu.topology"]
+    assert claims.gpus[0].mode is FeatureFlag.PPCIE
 
 
 def test_gpus_of_different_modes_do_not_mix(machine: Machine) -> None:
@@ -334,8 +370,8 @@ def test_video_decoder_may_differ_while_it_is_off(machine: Machine) -> None:
 
 @pytest.mark.parametrize("change", [{"version": "590.13"}, {"chip": "GB100"}])
 def test_manifest_of_another_version_or_chip(machine: Machine, change: dict[str, str]) -> None:
-    version = change.pop("version", DRIVER_VERSION)
-    driver = rim(machine, version, *DRIVER_INDICES, **change)
+    other = {"version": DRIVER_VERSION, **change}
+    driver = rim(machine, other.pop("version"), *DRIVER_INDICES, **other)
     failed = machine.failed(with_rims(machine, driver, machine.vendor.gpu_rims[1]))
     assert failed == ["gpu.rim_version"]
 
@@ -417,6 +453,18 @@ def test_good_answer_replaces_a_good_answer(answers: Answers) -> None:
 )
 def test_answer_that_does_not_clear_the_device(answers: Answers, changes: dict[str, Any]) -> None:
     assert answers.failed(answers.make(**changes)) == ["gpu.ocsp"]
+
+
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_each_certificate_between_leaf_and_root_can_be_revoked(answers: Answers, position: int) -> None:
+    chain = answers.machine.gpu.chain
+    revoked = answers.make(
+        certificate=chain[position].certificate,
+        issuer=chain[position + 1],
+        responder=answers.machine.vendor.responder(chain[position + 1]),
+        status=ocsp.OCSPCertStatus.REVOKED,
+    )
+    assert answers.failed(revoked, keep=True) == ["gpu.ocsp"]
 
 
 def test_missing_answer(answers: Answers) -> None:
@@ -531,6 +579,11 @@ def test_usual_policy_waives_nothing(machine: Machine) -> None:
 
 def test_inputs_have_limits(machine: Machine) -> None:
     [evidence] = machine.evidence()
+    # Just within them everything is looked at, and refused for what it is.
+    assert "gpu.distinct" in machine.failed(*[evidence] * 32)
+    assert "gpu.rim_version" in machine.failed(dataclasses.replace(evidence, rims=evidence.rims * 2))
+    answers = (evidence.ocsp_responses * 3)[:16]
+    assert machine.check(dataclasses.replace(evidence, ocsp_responses=answers))[1].accepted
     with pytest.raises(MalformedError):
         machine.check(*[evidence] * 33)
     with pytest.raises(MalformedError):

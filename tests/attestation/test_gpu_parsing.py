@@ -334,6 +334,9 @@ def test_certificates_of_the_vendor_with_a_foreign_signature() -> None:
         ('FirmwareManufacturerId="5703"', 'FirmwareManufacturerId="1"'),
         ('colloquialVersion="590.12"', 'colloquialVersion=""'),
         ('name="GH100"', 'name=""'),
+        ("Payload", "Load"),
+        ('Hash0="', 'Hash0="zz'),
+        (f'Hash0="{GPU.measurements[6].hex()[:2]}', 'Hash0="'),
     ],
 )
 def test_signed_nonsense_is_malformed(old: str, new: str) -> None:
@@ -389,6 +392,9 @@ def test_list_and_object_forms_are_read() -> None:
     del bare["arch"]
     wrapped_list = parse_evidence_list(json.dumps({"arch": "HOPPER", "evidence_list": [bare]}).encode())
     assert wrapped_list == plain[:1]
+    spaced = entry(arch="Hopper", evidence=base64.encodebytes(REPORT).decode())
+    for document in (entry(), [spaced]):
+        assert parse_evidence_list(b"\xef\xbb\xbf" + json.dumps(document).encode()) == plain[:1]
 
 
 @pytest.mark.parametrize(
@@ -410,6 +416,7 @@ def test_list_and_object_forms_are_read() -> None:
         json.dumps([entry(evidence="***")]).encode(),
         json.dumps([entry(certificate=None)]).encode(),
         json.dumps([{"arch": "HOPPER"}]).encode(),
+        json.dumps({"arch": "HOPPER", "evidence": 1, "evidence_list": []}).encode(),
         json.dumps([{"arch": "HOPPER"}] * 33).encode(),
         b" " * (gpu_evidence.MAX_JSON + 1),
     ],

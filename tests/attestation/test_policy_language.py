@@ -26,7 +26,7 @@ from cocoon_attestation.policy_language import (
     UnsafeNoOp,
     UnsafePolicyWarning,
 )
-from cocoon_attestation.policy_language_toml import rules_from_toml
+from cocoon_attestation.policy_language_toml import rules_from_toml, rules_from_value
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.verified import VerifiedEnclave, _issue
 
@@ -293,6 +293,16 @@ def test_require_raises_with_every_fault() -> None:
     assert ClientRules(rules=AllOf(Fixed(True))).require(enclave()).accepted
 
 
+def test_values_at_their_limits() -> None:
+    for serial in ("4", "4" * 64):
+        assert hardware.GpuSerialIn(frozenset({serial})).values == {serial}
+    for kind in (hardware.GpuCountAtLeast, hardware.TcbEvaluationAtLeast):
+        for number in (1, 2**31 - 1):
+            assert kind(number).to_plain() == number
+        with pytest.raises(ConfigError):
+            kind(2**31)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -342,6 +352,12 @@ rules = [
   {{ tcb_not_tolerated = true }},
 ]
 """.format(platform=PLATFORM.hex(), other=OTHER.hex())
+
+
+def test_plain_form_of_every_rule_reads_back() -> None:
+    rules = rules_from_toml(TOML)
+    assert rules_from_value(rules.to_dict()["rules"]) == rules
+    assert rules_from_value(rules.to_dict()["rules"]).digest == rules.digest
 
 
 def test_toml_reads_every_rule() -> None:

@@ -15,6 +15,7 @@ from cryptography import x509
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.snp import report as layout
+from cocoon_attestation.snp.leaf import SnpLeaf, parse_leaf
 from cocoon_attestation.snp.policy import DEFAULT_MINIMUM_TCB, SnpPolicy, SnpRoot, amd_roots
 from cocoon_attestation.snp.report import Product, SigningKey, TcbVersion
 from cocoon_attestation.snp.validate import product_of_cpuid
@@ -171,6 +172,27 @@ def test_certificate_of_another_chip_fails(guest: Guest) -> None:
     assert guest.failed(chip=chip) == ["snp.hwid"]
 
 
+@pytest.mark.parametrize(("kind", "hwid"), [("VCEK", None), ("VLEK", b"\x07" * 64)])
+def test_certificate_that_names_no_chip_or_one_too_many(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch, kind: str, hwid: bytes | None
+) -> None:
+    """AMD makes no such certificate, nor does the simulation: the decoded one is changed."""
+
+    def changed(der: bytes) -> SnpLeaf:
+        return dataclasses.replace(parse_leaf(der), hwid=hwid)
+
+    monkeypatch.setattr("cocoon_attestation.snp.verify.parse_leaf", changed)
+    vlek = kind == "VLEK"
+    chip = guest.amd.chip(kind=SigningKey[kind])
+    failed = guest.failed(
+        chip=chip,
+        chain=guest.amd.vlek_chain_pem if vlek else None,
+        fields={"key_info": SigningKey[kind] << 2},
+        rules={"vlek_csps": frozenset({SIMULATED_CSP})},
+    )
+    assert failed == ["snp.hwid"]
+
+
 def test_short_chip_id_is_not_taken_for_a_genoa_chip(guest: Guest) -> None:
     assert guest.failed(chip=guest.amd.chip(hwid=b"\x07" * 8)) == ["snp.hwid"]
 
@@ -201,6 +223,7 @@ def test_vlek_is_accepted_from_a_listed_provider_only(guest: Guest) -> None:
     assert guest.failed(**arguments) == ["snp.csp"]
     claims, checks = guest.check(**arguments, rules={"vlek_csps": frozenset({SIMULATED_CSP})})
     assert checks.accepted
+    assert {"snp.hwid", "snp.csp"} <= {check.id for check in checks}
     assert claims.csp_id == SIMULATED_CSP
 
 
@@ -307,7 +330,15 @@ def test_other_products_work_the_same_way(product: Product) -> None:
         ((0x19, 0x11, 0), Product.GENOA),
         ((0x19, 0xA0, 2), Product.GENOA),
         ((0x1A, 0x02, 1), Product.TURIN),
+        ((0x1A, 0x1F, 1), Product.TURIN),
         ((0x1A, 0x20, 1), None),
+        ((0x19, 0x0F, 0), Product.MILAN),
+        ((0x19, 0x10, 0), Product.GENOA),
+        ((0x19, 0x1F, 0), Product.GENOA),
+        ((0x19, 0x20, 0), None),
+        ((0x19, 0x9F, 0), None),
+        ((0x19, 0xAF, 0), Product.GENOA),
+        ((0x19, 0xB0, 0), None),
         ((0x17, 0x31, 0), None),
     ],
 )

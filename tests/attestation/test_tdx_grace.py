@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cocoon.v1 import evidence_pb2
-from cocoon_attestation.errors import ConfigError
+from cocoon_attestation.errors import ConfigError, EvidenceRejectedError
 from cocoon_attestation.policy import MAX_GRACE_S, Policy
 from cocoon_attestation.policy_toml import policy_from_toml
 from cocoon_attestation.tdx.collateral import parse_collateral
@@ -89,9 +89,19 @@ def world(lab: Any) -> World:
     return World(lab)
 
 
+def tcb_detail(world: World, **changes: Any) -> str:
+    evidence = world.lab.evidence(collateral=world.collateral(99))
+    with pytest.raises(EvidenceRejectedError) as caught:
+        world.lab.appraise(evidence, policy=world.policy(**changes))
+    assert caught.value.checks is not None
+    return caught.value.checks.failed[0].detail
+
+
 def test_no_grace_by_default(world: World) -> None:
     assert world.lab.policy().grace_s == 0
     assert world.refused(world.collateral(99), grace_s=0) == ("tdx.tcb",)
+    assert "grace" not in tcb_detail(world, grace_s=0)
+    assert "grace ended" in tcb_detail(world, grace_s=1)
 
 
 def test_grace_after_a_recovery_names_what_it_tolerates(world: World) -> None:
@@ -198,6 +208,12 @@ def test_earliest_of_two_outdated_parts_counts(world: World) -> None:
     assert world.refused(collateral) == ("tdx.tcb",)
 
 
+def test_every_outdated_part_needs_a_newer_level(world: World) -> None:
+    # The module was outdated ten days ago; of the platform nobody says what it should be updated to.
+    collateral = world.collateral(edit=lambda tcb: outdate_module(tcb, world.lab.now - 10 * DAY))
+    assert world.refused(collateral) == ("tdx.tcb",)
+
+
 # --- values --------------------------------------------------------------------------------------------
 
 
@@ -283,7 +299,7 @@ def genuine(samples: Any, **options: Any) -> Outcome:
 def test_genuine_outdated_platform(samples: Any) -> None:
     late = genuine(samples, grace_s=MONTH)
     assert late.verdict == "rejected"
-    assert "grace ended 2024-12-13" in late.reason
+    assert "grace ended 2024-12-13: 30 days after the recovery of 2024-11-13" in late.reason
     for one in (
         {"statuses": frozenset({"OutOfDate"})},
         {"statuses": frozenset({"OutOfDate"}), "grace_s": MONTH},

@@ -67,6 +67,25 @@ def test_session_policy_leaves_freshness_and_configuration_open(
     json.dumps(outcome.to_dict())
 
 
+def test_certificate_may_be_pem_and_stand_in_front_of_its_issuers(
+    amd: SimulatedAmd, snp_policy: Policy
+) -> None:
+    chip = amd.chip()
+    report = chip.report(ReportFields(measurement=MEASUREMENT))
+    text = base64.encodebytes(chip.certificate)
+    pem = b"\n-----BEGIN CERTIFICATE-----\r\n" + text + b"-----END CERTIFICATE-----\n"
+    issuers, options = amd.chain_pem.encode(), SnpOptions(policy=snp_policy)
+    for certificate, chain in ((pem, issuers), (chip.certificate, pem + issuers), (pem, issuers + pem)):
+        outcome = verify_raw_snp(report, certificate, chain, amd.crl(), options, NOW)
+        assert not outcome.checks.failed
+    other = base64.encodebytes(amd.chip().certificate)
+    for broken in (pem[:200], pem.replace(text[:4], b"*" * 4), pem.replace(text, b"")):
+        with pytest.raises(MalformedError):
+            verify_raw_snp(report, broken, issuers, amd.crl(), options, NOW)
+    with pytest.raises(MalformedError):
+        verify_raw_snp(report, chip.certificate, pem.replace(text, other) + issuers, None, options, NOW)
+
+
 def test_session_policy_is_strict(amd: SimulatedAmd, snp_policy: Policy) -> None:
     options = SnpOptions(policy=snp_policy)
     assert failed(snp(amd, options, crl=False)) == ["snp.crl"]

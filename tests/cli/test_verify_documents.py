@@ -10,12 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from rich.status import Status
 
 from cocoon_attestation.errors import ConfigError, MalformedError
 from cocoon_attestation.policy_language_toml import rules_from_toml
 from cocoon_attestation.policy_toml import policy_from_toml
 from cocoon_attestation.release_document import Artifact, ReleaseDocument, sign_release_document
 from cocoon_cli.__main__ import cli
+from cocoon_cli.output import working
 
 NOW = 1_800_000_000
 MODEL = "05" * 32
@@ -92,6 +94,14 @@ def test_digest_of_client_rules(write: Any) -> None:
 )
 def test_wrong_documents(write: Any, text: str) -> None:
     assert isinstance(verify("policy", write("policy.toml", text)).exception, ConfigError)
+
+
+def test_progress_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    with working("a while"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert isinstance(working("a while"), Status)
 
 
 # --- releases ------------------------------------------------------------------------------------------

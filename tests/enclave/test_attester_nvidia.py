@@ -358,8 +358,13 @@ def test_nonces_have_32_bytes(node: Node) -> None:
 @pytest.mark.parametrize("change", [{"devtools": True}, {"confidential": False}])
 def test_mode_that_changes_later_ends_the_evidence(node: Node, change: dict[str, Any]) -> None:
     node.gpus.summary(BOOT)
+    assert node.driver.ready
     node.driver.now = dataclasses.replace(GOOD, **change)
     with pytest.raises(UnsupportedError, match="not protected"):
+        node.gpus.evidence(NONCE)
+    assert not node.driver.ready  # the GPUs take no more work
+    node.driver.now = GOOD
+    with pytest.raises(UnsupportedError, match="gate"):
         node.gpus.evidence(NONCE)
 
 
@@ -371,9 +376,34 @@ def test_device_that_is_exchanged_ends_the_evidence(vendor: SimulatedNvidia, tmp
     node.driver.devices = [second]
     with pytest.raises(UnsupportedError, match="changed since"):
         node.gpus.evidence(NONCE)
+    assert not node.driver.ready
     node.driver.devices = [first]
     with pytest.raises(UnsupportedError, match="gate"):  # the gate must be passed again
         node.gpus.evidence(NONCE)
+
+
+def test_evidence_goes_out_without_what_cannot_be_had(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start everything must be had; later a client may get its own."""
+
+    def down(request: bytes) -> bytes:
+        raise UnavailableError("the responder is down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(node.responder, "ask", down)
+        with pytest.raises(UnavailableError, match="down"):
+            node.gpus.summary(BOOT)
+        assert not node.driver.ready
+    node.gpus.summary(BOOT)
+    with monkeypatch.context() as broken:
+        broken.setattr(node.responder, "ask", down)
+        (shown,) = node.gpus.evidence(NONCE)
+        assert (list(shown.rims), list(shown.ocsp_responses)) == ([], [])
+        assert not node.verify([shown])
+        assert "without endorsements" in caplog.text
+    assert node.driver.ready
+    assert node.verify(node.gpus.evidence(NONCE))
 
 
 class TestManifests:

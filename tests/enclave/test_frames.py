@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.v1 import inference_service_pb2 as wire
-from cocoon_enclave.frames import MAX_BATCH_BYTES, MAX_FRAMES, FrameQueue
+from cocoon_enclave.frames import MAX_BATCH_BYTES, MAX_FRAMES, Frame, FrameQueue, message
 
 
 class Request:
@@ -27,11 +27,11 @@ class Request:
         self._sizes.append(size)
         self.made += 1
 
-    def take(self) -> list[wire.ResponseFrame]:
-        frames = []
+    def take(self) -> list[Frame]:
+        frames: list[Frame] = []
         while self._sizes:
             data = self.taken.to_bytes(4) + bytes(self._sizes.popleft())
-            frames.append(wire.ResponseFrame(request_number=self.number, data=data))
+            frames.append((self.number, "data", data))
             self.taken += 1
         self.done = self.last is not None and self.taken == self.last
         return frames
@@ -43,7 +43,7 @@ def test_one_message_for_one_step() -> None:
         request.make(200)
         queue.notify(request)
         queue.notify(request)
-    assert [frame.request_number for frame in queue.batch()] == list(range(1, 65))
+    assert [number for number, _, _ in queue.batch()] == list(range(1, 65))
     assert queue.batch() == []
     assert queue.written() == []
 
@@ -66,7 +66,7 @@ def test_the_queue_says_when_nobody_reads() -> None:
     queue = FrameQueue()
     for _ in range(MAX_FRAMES):
         assert not queue.full
-        queue.push(wire.ResponseFrame(request_number=1))
+        queue.push((1, "error", wire.SessionError(code="c")))
     assert queue.full
     queue.batch()
     assert not queue.full
@@ -93,9 +93,10 @@ def test_any_schedule_keeps_every_frame_in_order(steps: list[tuple[str, int, lis
 
     def take() -> int:
         nonlocal errors
-        frames = queue.batch()
+        response = message(queue.batch())
+        frames = response.frames
         assert len(frames) <= MAX_FRAMES
-        assert len(frames) <= 1 or sum(frame.ByteSize() for frame in frames) <= MAX_BATCH_BYTES
+        assert len(frames) <= 1 or response.ByteSize() <= MAX_BATCH_BYTES
         for frame in frames:
             if frame.request_number >= 5:
                 errors += 1
@@ -112,7 +113,7 @@ def test_any_schedule_keeps_every_frame_in_order(steps: list[tuple[str, int, lis
             take()
         elif kind == "push":
             pushed += 1
-            queue.push(wire.ResponseFrame(request_number=number))
+            queue.push((number, "error", wire.SessionError(code="c")))
         elif requests[number].last is None:
             for size in sizes or [1]:
                 requests[number].make(size)

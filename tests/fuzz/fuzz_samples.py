@@ -241,6 +241,9 @@ def records() -> Sequence[bytes]:
         ).to_boc(),
         Authorization(global_id=GLOBAL_ID, channel=b"\x06" * 32, cap=10**9, valid_until=NOW + 60).to_boc(),
         Claim(global_id=GLOBAL_ID, channel=b"\x06" * 32, used=12345, index=3).to_boc(),
+        intel().release().to_boc(),
+        snp_release().to_boc(),
+        dataclasses.replace(snp_release(), models=tuple(bytes([n]) * 32 for n in range(7))).to_boc(),
     )
 
 

@@ -56,6 +56,7 @@ from cocoon_attestation.policy_language import UnsafePolicyWarning
 from cocoon_attestation.policy_language_toml import rules_from_toml
 from cocoon_attestation.policy_toml import policy_from_toml
 from cocoon_attestation.receipt import parse_receipt
+from cocoon_attestation.reference import parse_release
 from cocoon_attestation.release_document import encode_statement, parse_statement
 from cocoon_attestation.sealing.request import open_request, seal_request
 from cocoon_attestation.sgx.quote import parse_sgx_quote
@@ -401,7 +402,14 @@ def run_cell(data: bytes) -> None:
 
 def run_records(data: bytes) -> None:
     taken = 0
-    for parse in (parse_key_binding, parse_receipt, parse_checkpoint, parse_authorization, parse_claim):
+    for parse in (
+        parse_key_binding,
+        parse_receipt,
+        parse_checkpoint,
+        parse_authorization,
+        parse_claim,
+        parse_release,
+    ):
         try:
             record: Any = parse(data)
         except MalformedError:

@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,8 @@ class Result:
     executions: int
     taken: int
     seconds: float
+    cpu: float
+    """Seconds of the processor that its processes took."""
     slowest_ms: float
     corpus: int
     findings: tuple[str, ...]
@@ -74,7 +77,7 @@ def fuzz(one: Target, seconds: int, root: Path) -> Result:
     words.write_text("".join(f'"{escaped(word)}"\n' for word in one.words), "ascii")
     executions = taken = 0
     slowest = 0.0
-    started = time.monotonic()
+    started, spent = time.monotonic(), cpu_of_children()
     while (left := seconds - (time.monotonic() - started)) >= 1:
         state = base / "state.json"
         state.unlink(missing_ok=True)
@@ -94,10 +97,17 @@ def fuzz(one: Target, seconds: int, root: Path) -> Result:
         executions=executions,
         taken=taken,
         seconds=time.monotonic() - started,
+        cpu=cpu_of_children() - spent,
         slowest_ms=slowest,
         corpus=sum(1 for _ in corpus.iterdir()),
         findings=tuple(kinds),
     )
+
+
+def cpu_of_children() -> float:
+    """Seconds of the processor that all processes took that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _process(one: Target, seconds: int, base: Path) -> int:
@@ -134,7 +144,7 @@ def show(result: Result) -> None:
     """Print one line, and one for each finding."""
     sys.stdout.write(
         f"{result.name:<22}{result.executions:>10}{result.taken:>10}{result.seconds:>9.0f} s"
-        f"{result.slowest_ms:>10.0f} ms{result.corpus:>8}{len(result.findings):>10}\n"
+        f"{result.cpu:>8.0f} s{result.slowest_ms:>10.0f} ms{result.corpus:>8}{len(result.findings):>10}\n"
     )
     for finding in result.findings:
         sys.stdout.write(f"    {finding}\n")
@@ -147,6 +157,7 @@ def keep(result: Result) -> None:
     before = totals.get(result.name, record.Total(name=result.name))
     totals[result.name] = before.add(
         seconds=result.seconds,
+        cpu=result.cpu,
         executions=result.executions,
         taken=result.taken,
         findings=len(result.findings),
@@ -158,15 +169,18 @@ def keep(result: Result) -> None:
 def show_totals() -> None:
     """Print the record: for every parser the time and executions of all runs together."""
     totals = record.read()
-    sys.stdout.write(f"{'parser':<22}{'hours':>8}{'executions':>14}{'findings':>10}  last commit\n")
+    sys.stdout.write(
+        f"{'parser':<22}{'hours':>8}{'CPU hours':>11}{'executions':>14}{'findings':>10}  last commit\n"
+    )
     for one in TARGETS:
         total = totals.get(one.name, record.Total(name=one.name))
         sys.stdout.write(
-            f"{total.name:<22}{total.seconds / 3600:>8.2f}{total.executions:>14}{total.findings:>10}  "
-            f"{total.commit}\n"
+            f"{total.name:<22}{total.seconds / 3600:>8.2f}{total.cpu / 3600:>11.2f}{total.executions:>14}"
+            f"{total.findings:>10}  {total.commit}\n"
         )
     hours = sum(total.seconds for total in totals.values()) / 3600
-    sys.stdout.write(f"{hours:.2f} hours of fuzzing in all\n")
+    cpu = sum(total.cpu for total in totals.values()) / 3600
+    sys.stdout.write(f"{hours:.2f} hours of fuzzing in all, {cpu:.2f} of them of the processor\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -197,7 +211,7 @@ def main() -> int:
         sys.stderr.write("fuzzing needs the package atheris: pip install atheris\n")
         return 2
     sys.stdout.write(
-        f"{'parser':<22}{'executions':>10}{'taken':>10}{'time':>11}{'slowest':>13}{'corpus':>8}{'findings':>10}\n"
+        f"{'parser':<22}{'executions':>10}{'taken':>10}{'time':>11}{'CPU':>10}{'slowest':>13}{'corpus':>8}{'findings':>10}\n"
     )
     found = 0
     totals = record.read()

@@ -85,14 +85,12 @@ def test_record_adds_up_and_survives_writing(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{record.HEAD}\nThe end.\n", "utf-8")
     assert record.read(page) == {}
-    once = record.Total(name="cell").add(seconds=61.9, executions=10, taken=4, findings=1, commit="ab12")
-    twice = once.add(seconds=9, executions=5, taken=1, findings=0, commit="cd34")
-    assert (twice.seconds, twice.executions, twice.taken, twice.findings, twice.commit) == (
-        70,
-        15,
-        5,
-        1,
-        "cd34",
+    once = record.Total(name="cell").add(
+        seconds=61.9, cpu=30.5, executions=10, taken=4, findings=1, commit="ab12"
+    )
+    twice = once.add(seconds=9, cpu=8, executions=5, taken=1, findings=0, commit="cd34")
+    assert twice == record.Total(
+        name="cell", seconds=70, cpu=38, executions=15, taken=5, findings=1, commit="cd34"
     )
     other = record.Total(name="gpu-rim", seconds=3600)
     record.write({"cell": twice, "gpu-rim": other}, page)

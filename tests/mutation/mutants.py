@@ -144,7 +144,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
         changed_if.test = ast.UnaryOp(op=ast.Not(), operand=changed_if.test)
         yield f"if {ast.unparse(node.test)[:50]}: negated", changed_if
     elif isinstance(node, ast.Return) and node.value is not None:
-        if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        if not (
+            isinstance(node.value, ast.Constant) and (node.value.value is None or node.value.value is False)
+        ):
             yield f"{text}: None returned", ast.Return(ast.Constant(None))
     elif isinstance(node, ast.Raise) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
         yield f"{text}: deleted", None

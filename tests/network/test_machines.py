@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cocoon.v1 import evidence_pb2
 from cocoon_attestation.bundle import parse_bundle
 from cocoon_attestation.evidence import SnpEvidence, TdxEvidence, parse_evidence
 
@@ -75,8 +76,27 @@ def test_prompt_to_bundle(
     file.write_bytes(published)
     found = cocoon("verify", "evidence", file, "--network", "dev", "--json")
     assert found.code == 0, found.out
+    if gpus:
+        assert_borrowed_devices_are_refused(cocoon, published, file)
     assert own_checks <= {check["id"] for check in found.json["checks"]}
     assert found.json["claims"].get("gpu_count", 0) == gpus
+
+
+def assert_borrowed_devices_are_refused(cocoon: InProcess, published: bytes, file: Path) -> None:
+    """A7 on the node's own evidence: a GPU less, one twice, one for another."""
+    edits: list[Callable[[Any], object]] = [
+        lambda devices: devices.pop(0),
+        lambda devices: devices[1].CopyFrom(devices[0]),
+        lambda devices: devices[0].ClearField("rims"),
+    ]
+    for edit in edits:
+        message = evidence_pb2.Evidence.FromString(published)
+        edit(message.devices)
+        file.write_bytes(message.SerializeToString(deterministic=True))
+        nonce = message.challenge.hex()
+        found = cocoon("verify", "evidence", file, "--network", "dev", "--challenge", nonce, "--json")
+        assert found.code == 10, found.out
+        assert not any(check.startswith("tdx.") for check in found.failed_checks())
 
 
 def assert_machine(evidence: bytes, gpus: int) -> None:

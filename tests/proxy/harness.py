@@ -234,8 +234,11 @@ class Listing:
     def cell(self, now: int) -> Cell:
         """``NodeListing``."""
         entry = Builder().store_ref(self.identity.cell).store_coins(10 * TON).store_ref(self.terms_cell())
-        entry.store_bits("1").store_ref(self.key_cell())
-        return finish(Builder().store_uint(now, 32).store_uint(now, 32).store_ref(entry.end_cell()))
+        claim = (
+            Builder().store_bytes(self.binding.release_id).store_bytes(bytes(64)).store_ref(self.key_cell())
+        )
+        listing = Builder().store_uint(now, 32).store_uint(now, 32).store_ref(entry.end_cell())
+        return finish(listing.store_maybe_ref(claim.end_cell()))
 
     def contract_cell(self, log: MerkleTree, anchored: int, now: int) -> Cell:
         """``NodeStorage`` with the first `anchored` leaves of `log` anchored."""
@@ -650,6 +653,7 @@ class Network:
                 tee_kinds=frozenset({TeeKind.TDX}),
                 min_tcb_evaluation=EVALUATION_NUMBER,
                 dev_root_hash=hashlib.sha256(platform.root_der).digest(),
+                recorded={TeeKind.TDX: 10 * TON},
             ),
             releases=(platform.release(),),
             models={MODEL: MODEL_NAME},

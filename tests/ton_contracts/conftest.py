@@ -26,9 +26,10 @@ from cocoon_attestation.payment import (
 from cocoon_attestation.receipt import Receipt, sign_receipt
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_ton import channel, node_messages, registry_messages
+from cocoon_ton.attestation_rules import AttestationRule
 from cocoon_ton.cells import finish, read_dict, write_dict
 from cocoon_ton.channel import ChannelIdentity, ChannelState, parse_channel
-from cocoon_ton.code import channel_code, contract_address, node_code, registry_code, state_init
+from cocoon_ton.code import channel_code, contract_address, node_code, pck_code, registry_code, state_init
 from cocoon_ton.emulator import (
     EmulatedTransaction,
     Emulator,
@@ -69,9 +70,25 @@ PARAMETERS = RegistryParameters(
     penalty=2 * TON,
     bounty_permille=500,
     treasury=TREASURY,
+    pck_code=pck_code().code_hash,
+    pck_code_depth=pck_code().depth,
 )
-POLICY = RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17)
+POLICY = RegistryPolicy(
+    tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17, recorded={TeeKind.TDX: 10 * TON}
+)
+"""Nodes may join on a recorded digest, so that most tests need no quote; `test_attest.py` is about quotes."""
 PRICES = PriceList(prompt=100, cached=10, completion=400)
+RULE = AttestationRule(
+    anchor=b"\x0b" * 32,
+    qe_mrsigner=b"\x0c" * 32,
+    min_qe_svn=6,
+    fmspc=b"\x0d" * 6,
+    min_components=b"\x01" * 16,
+    min_pce_svn=13,
+    min_tee_tcb_svn=b"\x02" * 16,
+    evaluation=19,
+    valid_until=1_800_000_000,
+)
 
 
 def key(number: int) -> Ed25519PrivateKey:

@@ -35,7 +35,7 @@ from cocoon_ton.code import contract_address, state_init
 from cocoon_ton.node import NodeIdentity, RegistryParameters
 from cocoon_ton.proof.boc import write_boc
 
-from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, World, key
+from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, RULE, World, key
 
 PARAMETERS_BOC = write_boc([PARAMETERS.cell])
 TLB = (Path(__file__).resolve().parents[2] / "ton_contracts" / "cocoon.tlb").read_text(encoding="utf-8")
@@ -392,8 +392,16 @@ def dispute_bodies(world: World) -> list[tuple[Cell, str, dict[str, Any]]]:
 def test_registry_bodies(world: World) -> None:
     release = record_to_ton(RELEASE.to_cell())
     codes = encode("ContractCodes", {"node": release, "channel": write_text("x")})
+    recorded = write_dict({1: 10**10}, 8, lambda stake: finish(Builder().store_coins(stake)))
     policy = encode(
-        "RegistryPolicy", {"tee_kinds": 0b10, "statuses": 0, "min_tcb_evaluation": 17, "dev_root_hash": 0}
+        "RegistryPolicy",
+        {
+            "tee_kinds": 0b10,
+            "statuses": 0,
+            "min_tcb_evaluation": 17,
+            "dev_root_hash": 0,
+            "recorded": recorded,
+        },
     )
     pairs: list[tuple[Cell, str, dict[str, Any]]] = [
         (messages.announce_body(release, 1), "RegistryAnnounce", {"query_id": 1, "change": release}),
@@ -422,6 +430,7 @@ def test_registry_bodies(world: World) -> None:
         (messages.allow(messages.Removal.NODE, MODEL), "Allow", {"kind": 3, "id": MODEL}),
         (messages.set_governance(world.owner), "SetGovernance", {"governance": world.owner}),
         (messages.upgrade(release), "Upgrade", {"code": release}),
+        (messages.set_rule(RULE), "SetRule", {"rule": RULE.cell}),
     ]
     for body, kind, values in pairs:
         assert body.hash == encode(kind, values).hash, kind

@@ -305,9 +305,8 @@ class Play:
         update = registry_messages._body(opcodes.REGISTRY_NODE_LEAVE, 0).store_ref(w.node_identity.cell)
         self.done(w.to_registry(who, update.end_cell()))
         if self.node is not None:
-            acknowledge = registry_messages._body(opcodes.REGISTRY_ACKNOWLEDGE, 0).store_ref(
-                PARAMETERS.cell
-            )
+            acknowledge = registry_messages._body(opcodes.REGISTRY_ACKNOWLEDGE, 0)
+            acknowledge.store_uint(size, 256).store_ref(PARAMETERS.cell)
             self.to_node(who, acknowledge.end_cell(), TON)
         if self.vouchers and w.chain.account(w.channel).data is not None:
             body = channel.settle_body(

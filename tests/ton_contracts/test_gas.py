@@ -16,8 +16,9 @@ from pytoniq_core import Builder, Cell
 
 from cocoon_ton import channel, node_messages, registry_messages
 from cocoon_ton.cells import finish, read_dict, write_dict
-from cocoon_ton.emulator import EmulatedTransaction, SendResult
+from cocoon_ton.emulator import EmulatedTransaction, SendResult, TestChain
 
+from .attest_kit import Quoted, quoted
 from .conftest import MODEL, PRICES, RELEASE, TON, World, clone, deep_log, key
 from .pck_kit import measure_pck
 
@@ -97,6 +98,19 @@ def measure(world: World) -> dict[str, int]:
     numbers |= gas(world.to_registry(world.governance, remove), "Registry.remove")
     for name, result in measure_pck(world.chain).items():
         numbers |= gas(SendResult(transactions=result.transactions[:1]), name)
+    return numbers | measure_quotes(quoted(TestChain(emulator=world.chain.emulator)))
+
+
+def measure_quotes(q: Quoted) -> dict[str, int]:
+    """A chain from the root, and a renewal by the known key, each into the list."""
+    numbers: dict[str, int] = {}
+    for case, send in (("full", q.full), ("rotate", q.attest)):
+        if case == "rotate":
+            q.chain.warp(60)
+            q.w.receipt_key = key(3)
+        names = ("Node.attested", "Registry.node_update attested", "Node.acknowledge attested")
+        result = send()
+        numbers |= gas(SendResult(transactions=result.transactions[1:]), *(f"{n} {case}" for n in names))
     return numbers
 
 
@@ -205,6 +219,8 @@ def test_gas_constants_cover_what_was_measured() -> None:
         "Pck": constants("pck/fees.tolk")["PCK_GAS"],
         "Registry": constants("registry/fees.tolk")["REGISTRY_GAS"],
     }
+    answer = constants("node/fees.tolk")["NODE_ANSWER_GAS"]
+    assert all(value <= answer for name, value in snapshot.items() if name.startswith("Node.acknowledge"))
     for name, value in snapshot.items():
         if name in ("Node.slash", "Node.conflict"):
             assert value <= constants("node/fees.tolk")["SLASH_GAS"], name
@@ -222,7 +238,9 @@ def test_attesting_is_paid_for_with_as_many_keys_as_are_kept(active: World) -> N
             break
         dearest = max(dearest, result.first.gas_used)
     assert len(active.node_state().retired.keys) >= 64
-    assert dearest <= constants("node/fees.tolk")["NODE_GAS"], dearest
+    snapshot: dict[str, int] = json.loads((ROOT / "gas.json").read_text(encoding="utf-8"))
+    verified = snapshot["Node.attested rotate"] - snapshot["Node.attest rotate"]
+    assert dearest + verified <= constants("node/fees.tolk")["NODE_GAS"], (dearest, verified)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 3, 4, 7, 20, 21, 40, 63])
@@ -396,24 +414,39 @@ def test_a_thousand_nodes(active: World) -> None:
 
 def crowded(data: Cell, count: int) -> Cell:
     """Registry data with `count` copies of its node's entry under other ids, none sharing a cell."""
-    nodes = read_dict(data.refs[2], 256, lambda r: (r.uint(32), r.uint(32), r.ref()))
-    (own,) = nodes
-    listed, updated, entry = nodes[own]
-    for number in range(count):
-        marked = [_marked(ref, number) for ref in entry.refs]
-        builder = Builder().store_bits(entry.bits)
-        for ref in marked:
-            builder.store_ref(ref)
-        nodes[own ^ (number + 1) << 240 | number] = (listed, updated, finish(builder))
-    root = write_dict(
-        nodes, 256, lambda v: finish(Builder().store_uint(v[0], 32).store_uint(v[1], 32).store_ref(v[2]))
+    nodes = read_dict(
+        data.refs[2], 256, lambda r: (r.uint(32), r.uint(32), r.ref(), _present(r.maybe_ref()))
     )
+    (own,) = nodes
+    listed, updated, entry, claim = nodes[own]
+    for number in range(count):
+        id = own ^ (number + 1) << 240 | number
+        nodes[id] = (listed, updated, _copied(entry, number), _copied(claim, number))
+
+    def listing(value: tuple[int, int, Cell, Cell]) -> Cell:
+        builder = Builder().store_uint(value[0], 32).store_uint(value[1], 32).store_ref(value[2])
+        return finish(builder.store_maybe_ref(value[3]))
+
+    root = write_dict(nodes, 256, listing)
     assert root is not None
     # tag, global_id and version, governance, no next governance: the counter stands behind 32+32+32+267+2 bits
     bits = data.bits.copy()
     at = 32 + 32 + 32 + 267 + 2
     counted = Builder().store_bits(bits[:at]).store_uint(count + 1, 16).store_bits(bits[at + 16 :])
     return finish(counted.store_ref(data.refs[0]).store_ref(data.refs[1]).store_ref(root))
+
+
+def _present(cell: Cell | None) -> Cell:
+    assert cell is not None
+    return cell
+
+
+def _copied(cell: Cell, number: int) -> Cell:
+    """The same bits over other cells."""
+    builder = Builder().store_bits(cell.bits)
+    for ref in cell.refs:
+        builder.store_ref(_marked(ref, number))
+    return finish(builder)
 
 
 def _marked(cell: Cell, number: int) -> Cell:

@@ -73,7 +73,7 @@ def test_a_refused_join_returns_the_stake(world: World) -> None:
     assert result[1].exit_code == 214
     state = world.node_state()
     assert (state.bond, state.stake) == (BondState.IDLE, 0)
-    assert owner - world.chain.balance(world.owner) < TON // 10
+    assert owner - world.chain.balance(world.owner) < TON // 7
     assert world.join(stake=10 * TON).success, "and may try again"
 
 
@@ -82,7 +82,7 @@ def test_join_without_a_registry_returns_the_stake(world: World) -> None:
     result = world.join()
     assert result[1].exit_code is None
     assert world.node_state().bond is BondState.IDLE
-    assert owner - world.chain.balance(world.owner) < TON // 10
+    assert owner - world.chain.balance(world.owner) < TON // 7
 
 
 def test_join_needs_the_value_that_it_names(world: World) -> None:
@@ -169,7 +169,7 @@ def test_only_the_registry_acknowledges(world: World) -> None:
     world.deploy_registry()
     world.join()
     hostile = dataclasses.replace(PARAMETERS, challenge_window=29 * 86_400)
-    body = finish(begin(opcodes.REGISTRY_ACKNOWLEDGE).store_uint(0, 64).store_ref(hostile.cell))
+    body = finish(begin(opcodes.REGISTRY_ACKNOWLEDGE).store_uint(0, 64 + 256).store_ref(hostile.cell))
     for sender in (world.owner, world.stranger):
         assert world.to_node(sender, body).first.exit_code == 301
     assert world.node_state().parameters == PARAMETERS
@@ -186,7 +186,7 @@ def test_only_the_registry_acknowledges(world: World) -> None:
 )
 def test_a_registry_gone_mad_cannot_lock_the_stake(active: World, changes: dict[str, int]) -> None:
     hostile = dataclasses.replace(PARAMETERS, **changes)  # type: ignore[arg-type]
-    body = finish(begin(opcodes.REGISTRY_ACKNOWLEDGE).store_uint(0, 64).store_ref(hostile.cell))
+    body = finish(begin(opcodes.REGISTRY_ACKNOWLEDGE).store_uint(0, 64 + 256).store_ref(hostile.cell))
     result = active.chain.send_internal(active.node, TON, body, sender=active.registry)
     assert result.first.exit_code == 305
     assert active.node_state().parameters == PARAMETERS
@@ -213,7 +213,7 @@ def test_attest_records_the_binding_and_updates_the_entry(active: World) -> None
 def test_attest_emits_an_event(active: World) -> None:
     active.chain.warp(10)
     result = active.attest()
-    assert events(result) == [opcodes.NODE_ATTESTED, opcodes.NODE_LISTED]
+    assert events(result) == [opcodes.NODE_LISTED, opcodes.NODE_ATTESTED]
 
 
 def test_a_new_binding_moves_the_old_one_back_and_the_oldest_out(active: World) -> None:
@@ -263,9 +263,16 @@ def test_bindings_out_of_form_are_refused(active: World, changes: dict[str, obje
     assert active.node_state() == before
 
 
-@pytest.mark.parametrize("until", [0, -1, 86_401])
-def test_the_attestation_ends_in_the_future_and_with_the_keys(active: World, until: int) -> None:
+@pytest.mark.parametrize("until", [0, -1])
+def test_evidence_that_counts_no_more_is_refused(active: World, until: int) -> None:
     assert active.attest(until=active.chain.now + until).first.exit_code == 307
+
+
+def test_the_attestation_ends_with_the_keys_at_the_latest(active: World) -> None:
+    assert active.attest(until=active.chain.now + 200_000).success
+    state = active.node_state()
+    assert state.key is not None
+    assert state.key.attested_until == state.key.not_after
 
 
 def test_another_record_is_not_a_binding(active: World) -> None:

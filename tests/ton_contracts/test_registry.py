@@ -29,6 +29,7 @@ from .conftest import (
     POLICY,
     PRICES,
     RELEASE,
+    RULE,
     TON,
     World,
     is_bounce,
@@ -161,7 +162,7 @@ def test_parameters_out_of_bounds_are_refused(registry: World, fault: dict[str, 
 
 def policy_bits(kinds: int, statuses: int, minimum: int) -> Cell:
     builder = Builder().store_uint(kinds, 8).store_uint(statuses, 8).store_uint(minimum, 32)
-    return finish(builder.store_uint(0, 256))
+    return finish(builder.store_uint(0, 256).store_bit(0))
 
 
 BAD_CHANGES: list[tuple[str, Callable[[], Cell], int]] = [
@@ -175,6 +176,12 @@ BAD_CHANGES: list[tuple[str, Callable[[], Cell], int]] = [
     ("no minimum", lambda: finish(begin(opcodes.SET_POLICY).store_ref(policy_bits(2, 0, 0))), 202),
     ("allow a release", lambda: registry_messages.allow(Removal.RELEASE, MODEL), 202),
     ("same code twice", lambda: registry_messages.set_codes(2, node_code().cell, node_code().cell), 202),
+    (
+        "rule that is over",
+        lambda: registry_messages.set_rule(dataclasses.replace(RULE, valid_until=1)),
+        202,
+    ),
+    ("another record as a rule", lambda: finish(begin(opcodes.SET_RULE).store_ref(PARAMETERS.cell)), 202),
     ("trailing bits", lambda: _trailing(registry_messages.set_model(MODEL, "x")), 9),
 ]
 
@@ -336,8 +343,14 @@ def entry_body(world: World) -> Cell:
     terms = node_messages.offered_terms_cell(
         endpoint="evil:1", models=[MODEL], prices=PRICES, simulated=False
     )
-    entry = Builder().store_ref(world.node_identity.cell).store_coins(10**15).store_ref(terms).store_bit(0)
-    return finish(begin(opcodes.REGISTRY_NODE_UPDATE).store_uint(0, 64).store_ref(finish(entry)))
+    entry = Builder().store_ref(world.node_identity.cell).store_coins(10**15).store_ref(terms)
+    return finish(update_head().store_ref(finish(entry)).store_bit(0))
+
+
+def update_head() -> Builder:
+    """RegistryNodeUpdate without a claim, up to the entry."""
+    builder: Builder = begin(opcodes.REGISTRY_NODE_UPDATE).store_uint(0, 64 + 256).store_uint(0, 256)
+    return builder
 
 
 def test_only_a_node_contract_speaks_for_a_node(active: World) -> None:
@@ -362,8 +375,8 @@ def test_nodes_of_others_are_refused(registry: World, change: dict[str, object],
         change = {"registry": registry.stranger}
     identity = dataclasses.replace(registry.node_identity, **change)  # type: ignore[arg-type]
     terms = node_messages.offered_terms_cell(endpoint="a:1", models=[MODEL], prices=PRICES, simulated=False)
-    entry = Builder().store_ref(identity.cell).store_coins(10**12).store_ref(terms).store_bit(0)
-    body = finish(begin(opcodes.REGISTRY_NODE_UPDATE).store_uint(0, 64).store_ref(finish(entry)))
+    entry = Builder().store_ref(identity.cell).store_coins(10**12).store_ref(terms)
+    body = finish(update_head().store_ref(finish(entry)).store_bit(0))
     result = registry.chain.send_internal(registry.registry, TON, body, sender=identity.address)
     assert result.first.exit_code == code
 

@@ -192,7 +192,13 @@ CHANGES: list[tuple[Cell, str, dict[str, object]]] = [
     (
         registry_messages.set_policy(POLICY),
         "set_policy",
-        {"tee_kinds": ["tdx"], "statuses": [], "min_tcb_evaluation": 17, "dev_root_hash": "00" * 32},
+        {
+            "tee_kinds": ["tdx"],
+            "statuses": [],
+            "min_tcb_evaluation": 17,
+            "dev_root_hash": "00" * 32,
+            "recorded": {"tdx": 10**10},
+        },
     ),
     (
         registry_messages.set_codes(2, node_code().cell, channel_code().cell),
@@ -213,8 +219,13 @@ CHANGES: list[tuple[Cell, str, dict[str, object]]] = [
         registry_messages.set_parameters(PARAMETERS),
         "set_parameters",
         {
-            **{f.name: getattr(PARAMETERS, f.name) for f in dataclasses.fields(PARAMETERS)},
+            **{
+                f.name: getattr(PARAMETERS, f.name)
+                for f in dataclasses.fields(PARAMETERS)
+                if f.name != "pck_code_depth"
+            },
             "treasury": raw_address(PARAMETERS.treasury),
+            "pck_code": PARAMETERS.pck_code.hex(),
         },
     ),
 ]

@@ -41,6 +41,11 @@ class ContractCode:
         """The code cell."""
         return _cell(self.boc)
 
+    @property
+    def depth(self) -> int:
+        """Depth of the code cell: with the hash, enough to compute addresses."""
+        return int(self.cell.get_depth(0))
+
 
 @cache
 def _cell(boc: bytes) -> Cell:

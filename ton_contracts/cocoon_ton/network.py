@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from pytoniq_core import Address
 
 from cocoon_attestation.errors import ConfigError, MalformedError
-from cocoon_ton.address import parse_address
+from cocoon_ton.address import friendly_address, parse_address
 from cocoon_ton.paths import home_dir
 from cocoon_ton.values import FULL_SHARD, MASTERCHAIN, BlockId
 
@@ -26,8 +27,16 @@ _T = TypeVar("_T")
 
 MAINNET_GLOBAL_ID = -239
 TESTNET_GLOBAL_ID = -3
+_EXPLORERS = {
+    MAINNET_GLOBAL_ID: "https://tonviewer.com/{address}",
+    TESTNET_GLOBAL_ID: "https://testnet.tonviewer.com/{address}",
+}
+"""Where people look at accounts, if the network file names no other place."""
 _MAX_FILE = 4 << 20
-_FIELDS = frozenset({"name", "global_id", "registry", "global_config", "dev_root", "simulated", "faucet"})
+_EXPLORER = re.compile(r"https://[a-z0-9.-]+/[A-Za-z0-9/_.?=&%-]*\{address\}[A-Za-z0-9/_.?=&%-]*")
+_FIELDS = frozenset(
+    {"name", "global_id", "registry", "global_config", "dev_root", "simulated", "faucet", "explorer"}
+)
 _REQUIRED = frozenset({"name", "global_id", "registry", "global_config"})
 
 
@@ -62,6 +71,9 @@ class NetworkConfig:
     simulated: bool = False
     faucet: dict[str, Any] | None = field(default=None, repr=False)
     """Development only: ``seed`` (hex) or ``mnemonic`` of a funded wallet and its ``wallet`` version."""
+    explorer: str | None = None
+    """Page of an account at a block explorer, with ``{address}`` in it; None: the known one of mainnet and
+    testnet, none elsewhere. Shown to people only; nothing is read from there."""
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name[0] == ".":
@@ -70,6 +82,8 @@ class NetworkConfig:
             raise ConfigError(f"global_id {self.global_id} is not a 32-bit number")
         if self.global_id == MAINNET_GLOBAL_ID and (self.simulated or self.dev_root or self.faucet):
             raise ConfigError("a development root, faucet or simulation is refused on mainnet")
+        if self.explorer is not None and not _EXPLORER.fullmatch(self.explorer):
+            raise ConfigError("explorer: an https address with {address} in it is needed")
         if self.registry:
             _registry(self.registry)
         _init_block(self.global_config)
@@ -79,6 +93,12 @@ class NetworkConfig:
     def test_only(self) -> bool:
         """Whether user-friendly addresses carry the test flag."""
         return self.global_id != MAINNET_GLOBAL_ID
+
+    def explorer_link(self, address: Address) -> str:
+        """The page of an account at a block explorer; empty if the network has none."""
+        pattern = self.explorer or _EXPLORERS.get(self.global_id, "")
+        shown = friendly_address(address, bounceable=True, test_only=self.test_only)
+        return pattern.replace("{address}", shown)
 
     @property
     def registry_address(self) -> Address:
@@ -91,6 +111,11 @@ class NetworkConfig:
     def init_block(self) -> BlockId:
         """The pinned masterchain block that every proof starts from."""
         return _init_block(self.global_config)
+
+    @property
+    def zero_state(self) -> BlockId:
+        """The pinned zerostate of the masterchain. Raises `ConfigError` if the configuration names none."""
+        return _block(self.global_config, "zero_state")
 
     @property
     def liteservers(self) -> tuple[Liteserver, ...]:
@@ -106,6 +131,7 @@ class NetworkConfig:
             "simulated": self.simulated,
             "dev_root": None if self.dev_root is None else base64.b64encode(self.dev_root).decode(),
             "faucet": self.faucet,
+            "explorer": self.explorer,
             "global_config": self.global_config,
         }
         return json.dumps(document, indent=2) + "\n"
@@ -171,6 +197,7 @@ def parse_network(raw: bytes | str) -> NetworkConfig:
         dev_root=_base64(document["dev_root"], "dev_root") if document.get("dev_root") else None,
         simulated=_typed(document, "simulated", bool) if "simulated" in document else False,
         faucet=_typed(document, "faucet", dict) if document.get("faucet") else None,
+        explorer=_typed(document, "explorer", str) if document.get("explorer") is not None else None,
     )
 
 
@@ -198,23 +225,28 @@ def _base64(value: object, name: str) -> bytes:
 
 
 def _init_block(config: dict[str, Any]) -> BlockId:
+    found = _block(config, "init_block")
+    if type(found.seqno) is not int or not 0 < found.seqno < 1 << 31:
+        raise ConfigError("init_block must be a block, not the zero state")
+    return found
+
+
+def _block(config: dict[str, Any], name: str) -> BlockId:
     try:
-        block = config["validator"]["init_block"]
+        block = config["validator"][name]
         found = BlockId(
             workchain=block["workchain"],
             shard=block["shard"],
             seqno=block["seqno"],
-            root_hash=_base64(block["root_hash"], "init_block.root_hash"),
-            file_hash=_base64(block["file_hash"], "init_block.file_hash"),
+            root_hash=_base64(block["root_hash"], f"{name}.root_hash"),
+            file_hash=_base64(block["file_hash"], f"{name}.file_hash"),
         )
     except (KeyError, TypeError) as error:
-        raise ConfigError("global_config has no validator.init_block to pin") from error
+        raise ConfigError(f"global_config has no validator.{name} to pin") from error
     if found.workchain != MASTERCHAIN or found.shard != FULL_SHARD:
-        raise ConfigError("init_block must be a masterchain block")
-    if type(found.seqno) is not int or not 0 < found.seqno < 1 << 31:
-        raise ConfigError("init_block must be a block, not the zero state")
+        raise ConfigError(f"{name} must be a masterchain block")
     if len(found.root_hash) != 32 or len(found.file_hash) != 32:
-        raise ConfigError("init_block hashes must have 32 bytes")
+        raise ConfigError(f"{name} hashes must have 32 bytes")
     return found
 
 

@@ -32,6 +32,8 @@ from cocoon_ton.parameters import parse_parameters as parse_parameters
 CODE_VERSION: Final = 1
 """Version of the node code in this package, as registries list it."""
 FLAG_SIMULATED: Final = 1
+PROPOSAL_TIMEOUT_S: Final = 600
+"""After so many seconds a proposal without an answer may be replaced."""
 MAX_ENDPOINT: Final = 127
 MAX_MODELS: Final = 3
 
@@ -135,7 +137,7 @@ class NodeTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """A key binding that the owner recorded, with its evidence. Digests: 32 bytes. Times: Unix seconds."""
+    """A key binding that the registry listed, with its evidence. Digests: 32 bytes. Times: Unix seconds."""
 
     binding_hash: bytes
     receipt_key: bytes
@@ -145,9 +147,19 @@ class KeyRecord:
     not_before: int
     not_after: int
     attested_until: int
-    """The evidence holds until then, says the owner."""
+    """How long the evidence counts; 0 after the node joined again."""
     previous: KeyRecord | None = None
     """The binding before; has no previous itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyProposal:
+    """A key binding that the registry was asked to list."""
+
+    made_at: int
+    """Unix time of the transaction that proposed it."""
+    record: KeyRecord
+    """What the current key will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +198,8 @@ class NodeState:
     retired: RetiredKeys = field(default_factory=RetiredKeys)
     challenges: tuple[Challenge, ...] = ()
     """Open ones, and receipts that the node was slashed for."""
+    proposal: KeyProposal | None = None
+    """A key binding that the registry has not answered to yet."""
 
     @property
     def held(self) -> int:
@@ -244,7 +258,8 @@ def parse_node(data: Cell) -> NodeState:
     log = AnchoredLog(tree_size=root.uint(64), root=root.raw(32), anchored_at=root.uint(32))
     key, history, rest = root.maybe_ref(), root.maybe_ref(), root.maybe_ref()
     root.end()
-    terms, parameters, retired, challenges = (None,) * 4 if rest is None else _read_rest(rest)
+    terms, parameters, others, challenges = (None,) * 4 if rest is None else _read_rest(rest)
+    retired, proposal = (None, None) if others is None else _read_others(others)
     return NodeState(
         identity=identity,
         bond=BondState(bond),
@@ -259,15 +274,32 @@ def parse_node(data: Cell) -> NodeState:
         history=parse_history(history),
         retired=parse_retired(retired),
         challenges=parse_challenges(challenges),
+        proposal=None if proposal is None else _read_proposal(proposal),
     )
 
 
 def _read_rest(cell: Cell) -> tuple[Cell | None, ...]:
-    """Terms, parameters, retired keys, challenges."""
+    """Terms, parameters, other keys, challenges."""
     reader = Reader(cell)
     parts = tuple(reader.maybe_ref() for _ in range(4))
     reader.end()
     return parts
+
+
+def _read_others(cell: Cell) -> tuple[Cell | None, Cell | None]:
+    """Retired keys, proposal."""
+    reader = Reader(cell)
+    retired, proposal = reader.maybe_ref(), reader.maybe_ref()
+    reader.end()
+    return retired, proposal
+
+
+def _read_proposal(cell: Cell) -> KeyProposal:
+    reader = Reader(cell)
+    made_at, record = reader.uint(32), parse_key_record(reader.ref())
+    reader.maybe_ref()  # retired keys, once it counts
+    reader.end()
+    return KeyProposal(made_at=made_at, record=record)
 
 
 def parse_identity(cell: Cell) -> NodeIdentity:

@@ -77,7 +77,10 @@ def update_terms_body(
 def attest_body(
     *, key_binding: bytes, evidence_digest: bytes, attested_until: int, query_id: int = 0
 ) -> Cell:
-    """Body, from the owner: record the binding (bag of cells) and the digest of its evidence.
+    """Body, from the owner: propose the binding (bag of cells) with the digest of its evidence only.
+
+    For kinds of TEE that the registry lets join so (`RegistryPolicy.recorded`). For the others, a Pck contract
+    verifies the quote: `cocoon_ton.pck.attest_body`.
 
     Raises:
         MalformedError: the binding is not a bag of cells in canonical form.

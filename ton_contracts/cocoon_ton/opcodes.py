@@ -45,6 +45,7 @@ SET_CODES: Final = 0xC0C11005
 ALLOW: Final = 0xC0C11006
 SET_GOVERNANCE: Final = 0xC0C11007
 UPGRADE: Final = 0xC0C11008
+SET_RULE: Final = 0xC0C11009
 NODE_TOP_UP: Final = 0xC0C20001
 NODE_JOIN: Final = 0xC0C20002
 NODE_ATTEST: Final = 0xC0C20003
@@ -92,17 +93,21 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     205: ExitCode("Registry", "NotPending", "no such change is announced"),
     206: ExitCode("Registry", "TooEarly", "the timelock is not over"),
     207: ExitCode("Registry", "TooLate", "the change was not executed in time; announce it again"),
-    208: ExitCode("Registry", "NotListed", "no such release, model, code version or kind of removal"),
+    208: ExitCode("Registry", "NotListed", "no such release, model, rule, code version or kind of removal"),
     209: ExitCode("Registry", "NotANode", "the sender's address is not that of a node with this identity"),
     210: ExitCode("Registry", "WrongNetwork", "for another TON network"),
     211: ExitCode("Registry", "WrongRegistry", "the node belongs to another registry"),
-    212: ExitCode("Registry", "UnknownCode", "the node's code version is not in the registry"),
-    213: ExitCode("Registry", "Denied", "the node was removed by governance"),
-    214: ExitCode("Registry", "StakeTooLow", "below the minimum stake"),
+    212: ExitCode("Registry", "UnknownCode", "the code of the node or its Pck is not the registry's"),
+    213: ExitCode("Registry", "Denied", "the node or its platform was removed by governance"),
+    214: ExitCode("Registry", "StakeTooLow", "below the minimum stake, or that of its kind of TEE"),
     215: ExitCode("Registry", "ListFull", "as many nodes as the parameters allow"),
     216: ExitCode("Registry", "TooLittleValue", "the message does not pay for its own processing"),
     217: ExitCode("Registry", "NoTimelock", "the registry was deployed without a timelock"),
     218: ExitCode("Registry", "CodeExists", "this code version has code already"),
+    219: ExitCode("Registry", "UnknownRelease", "the binding's release is not listed, or revoked"),
+    220: ExitCode("Registry", "KindNotAllowed", "the policy does not accept this kind of TEE"),
+    221: ExitCode("Registry", "QuoteNeeded", "this kind of TEE joins with a quote that Pck verified"),
+    222: ExitCode("Registry", "UnknownRule", "the rule is not listed, or its evaluation number is too low"),
     300: ExitCode("Node", "NotOwner", "the sender is not the owner"),
     301: ExitCode("Node", "NotRegistry", "the sender is not the registry"),
     302: ExitCode("Node", "WrongNetwork", "for another TON network"),
@@ -110,7 +115,7 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     304: ExitCode("Node", "WrongBond", "not in this state of the bond"),
     305: ExitCode("Node", "BadTerms", "endpoint, models or prices out of form"),
     306: ExitCode("Node", "BadLifetime", "key binding expired, not valid yet, or valid for too long"),
-    307: ExitCode("Node", "BadExpiry", "attestation expiry in the past or after the keys' end"),
+    307: ExitCode("Node", "BadExpiry", "the evidence counts no more"),
     308: ExitCode("Node", "StaleBinding", "older than the current binding"),
     309: ExitCode("Node", "NoKey", "no key binding is recorded"),
     310: ExitCode("Node", "BadSignature", "not signed by the current or the previous receipt key"),
@@ -134,6 +139,9 @@ EXIT_CODES: Final[dict[int, ExitCode]] = {
     328: ExitCode("Node", "NoConflict", "the checkpoints do not contradict each other"),
     329: ExitCode("Node", "TooManyKeys", "too many recent key bindings; wait until old ones expire"),
     330: ExitCode("Node", "OpenChallenges", "the stake waits for the end of open challenges"),
+    331: ExitCode("Node", "NotPck", "not from a Pck with the registry's code and the rule's anchor"),
+    332: ExitCode("Node", "WrongRelease", "the quote shows another release than the binding names"),
+    333: ExitCode("Node", "ProposalOpen", "the registry has not answered to the last key binding yet"),
     400: ExitCode("Channel", "NotClient", "only the client may start to close"),
     401: ExitCode("Channel", "NotNode", "only the node contract may settle"),
     402: ExitCode("Channel", "WrongNetwork", "the channel or the authorization is for another TON network"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pytoniq_core import Address, Builder, Cell
 
-from cocoon_attestation.types import nanoton, uint
+from cocoon_attestation.types import digest32, nanoton, uint
 from cocoon_ton.cells import Reader, finish
+
+NO_CODE: Final = bytes(32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,10 @@ class RegistryParameters:
     """Part of a penalty that goes to whoever proved the fault."""
     treasury: Address
     """Gets the rest of a penalty."""
+    pck_code: bytes = NO_CODE
+    """Hash of the code of the Pck contracts that count, 32 bytes; zeros: no quote that Pck verified counts."""
+    pck_code_depth: int = 0
+    """Depth of that code cell."""
 
     @property
     def cell(self) -> Cell:
@@ -50,6 +57,8 @@ class RegistryParameters:
             .store_coins(nanoton(self.penalty, "penalty"))
             .store_uint(uint(self.bounty_permille, 16, "bounty_permille"), 16)
             .store_address(self.treasury)
+            .store_bytes(digest32(self.pck_code, "pck_code"))
+            .store_uint(uint(self.pck_code_depth, 16, "pck_code_depth"), 16)
         )
 
 
@@ -72,6 +81,8 @@ def parse_parameters(cell: Cell) -> RegistryParameters:
         penalty=reader.coins(),
         bounty_permille=reader.uint(16),
         treasury=reader.address(),
+        pck_code=reader.raw(32),
+        pck_code_depth=reader.uint(16),
     )
     reader.end()
     return parameters

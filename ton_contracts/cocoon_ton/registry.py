@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pytoniq_core import Address, Cell
 
@@ -21,6 +21,14 @@ from cocoon_attestation.gpu.policy import GpuPolicy
 from cocoon_attestation.policy import UP_TO_DATE, Policy
 from cocoon_attestation.reference import AnyRelease, TeeKind, release_from_cell
 from cocoon_ton import opcodes
+from cocoon_ton.admission import NO_ROOT as NO_ROOT
+from cocoon_ton.admission import STATUS_BITS as STATUS_BITS
+from cocoon_ton.admission import KeyClaim as KeyClaim
+from cocoon_ton.admission import RegistryPolicy as RegistryPolicy
+from cocoon_ton.admission import RuleEntry as RuleEntry
+from cocoon_ton.admission import parse_claim as parse_claim
+from cocoon_ton.admission import parse_policy as parse_policy
+from cocoon_ton.attestation_rules import parse_rule
 from cocoon_ton.cells import Reader, read_dict, read_text, ton_to_record
 from cocoon_ton.network import MAINNET_GLOBAL_ID
 from cocoon_ton.node import (
@@ -29,14 +37,9 @@ from cocoon_ton.node import (
     NodeTerms,
     RegistryParameters,
     parse_identity,
-    parse_key_record,
     parse_parameters,
     parse_terms,
 )
-
-STATUS_BITS: Final = ("SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded")
-NO_ROOT: Final = bytes(32)
-"""`dev_root_hash` of a policy under which the vendor's root counts."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -49,18 +52,6 @@ class EntryState(enum.IntEnum):
     DEPRECATED = 2
     """Still accepted; on its way out."""
     REVOKED = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryPolicy:
-    """What evidence must say, apart from releases, models and denied platforms."""
-
-    tee_kinds: frozenset[TeeKind]
-    min_tcb_evaluation: int
-    statuses: frozenset[str] = frozenset()
-    """TCB statuses accepted besides ``UpToDate``."""
-    dev_root_hash: bytes = NO_ROOT
-    """SHA-256 of the DER development root, or zeros: the vendor's root counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +94,8 @@ class NodeEntry:
     stake: int
     """Nanoton."""
     terms: NodeTerms
-    key: KeyRecord | None
-    """Current key binding; None until the first attest."""
+    claim: KeyClaim | None
+    """The last key binding that the registry accepted; None until the first."""
     listed_at: int
     updated_at: int
 
@@ -113,8 +104,13 @@ class NodeEntry:
         """Address of the node contract."""
         return Address((0, self.account_id))
 
+    @property
+    def key(self) -> KeyRecord | None:
+        """Current key binding; None until the first attest."""
+        return None if self.claim is None else self.claim.record
+
     def is_attested(self, now: int) -> bool:
-        """True if a binding is recorded whose evidence still holds at Unix time `now`."""
+        """True if a binding is listed whose evidence still holds at Unix time `now`."""
         return self.key is not None and now < self.key.attested_until
 
 
@@ -141,6 +137,8 @@ class RegistryState:
     policy: RegistryPolicy
     codes: Mapping[int, ContractCodes]
     """By code version."""
+    rules: Mapping[bytes, RuleEntry]
+    """What quotes must meet that Pck verifies, by the rule's hash."""
     releases: Mapping[bytes, ReleaseEntry]
     models: Mapping[bytes, ModelEntry]
     nodes: Mapping[bytes, NodeEntry]
@@ -150,12 +148,12 @@ class RegistryState:
     """Platform id -> Unix time of the removal."""
     pending: Mapping[bytes, PendingChange]
     unreadable: frozenset[bytes] = frozenset()
-    """Ids of nodes, releases and models whose entries do not parse."""
+    """Ids of nodes, releases, models and rules whose entries do not parse."""
 
     def usable_nodes(self, now: int) -> tuple[NodeEntry, ...]:
-        """Nodes with accepted contract code, enough stake and recorded evidence that holds at `now`.
+        """Nodes with accepted contract code, enough stake and a key binding that counts at `now`.
 
-        What they are is still to be appraised: the evidence was recorded by their owners.
+        What they are is still to be appraised by whoever sends them a prompt.
         """
         return tuple(
             entry
@@ -163,6 +161,29 @@ class RegistryState:
             if entry.identity.code_version in self.codes
             and entry.stake >= self.parameters.min_stake
             and entry.is_attested(now)
+            and entry.claim is not None
+            and self.accepts(entry.claim, entry.stake)
+        )
+
+    def accepts(self, claim: KeyClaim, stake: int) -> bool:
+        """Whether what stood behind a key binding is still accepted: a removal counts at once.
+
+        The same conditions as `RegistryStorage.checkClaim` of the contract.
+        """
+        entry = self.releases.get(claim.release_id)
+        if entry is None or entry.state is EntryState.REVOKED:
+            return False
+        if entry.release.tee not in self.policy.tee_kinds:
+            return False
+        if not claim.verified:
+            least = self.policy.recorded.get(entry.release.tee)
+            return least is not None and stake >= least
+        rule = self.rules.get(claim.rule)
+        return (
+            entry.release.tee is TeeKind.TDX
+            and rule is not None
+            and rule.rule.evaluation >= self.policy.min_tcb_evaluation
+            and claim.platform_id not in self.denied_platforms
         )
 
 
@@ -181,13 +202,14 @@ def parse_registry(data: Cell) -> RegistryState:
     governance, next_governance = root.address(), root.maybe_address()
     node_count, pending_count = root.uint(16), root.uint(8)
     config, lists = root.sub(), root.sub()
-    listings = read_dict(root.maybe_ref(), 256, lambda r: (r.uint(32), r.uint(32), r.ref()))
+    listings = read_dict(root.maybe_ref(), 256, lambda r: (r.uint(32), r.uint(32), r.ref(), r.maybe_ref()))
     pending = read_dict(root.maybe_ref(), 256, lambda r: (r.uint(32), r.ref()))
     root.end()
     if node_count != len(listings) or pending_count != len(pending):
         raise MalformedError("registry: a counter differs from its list")
     parameters, policy = parse_parameters(config.ref()), parse_policy(config.ref())
     codes = read_dict(config.maybe_ref(), 16, lambda r: ContractCodes(node=r.ref(), channel=r.ref()))
+    raw_rules = read_dict(config.maybe_ref(), 256, lambda r: (r.uint(32), r.ref()))
     config.end()
     raw_releases = read_dict(lists.maybe_ref(), 256, lambda r: (_state(r), r.uint(32), r.ref()))
     raw_models = read_dict(lists.maybe_ref(), 256, lambda r: (_state(r), r.uint(32), r.ref()))
@@ -197,6 +219,7 @@ def parse_registry(data: Cell) -> RegistryState:
     nodes, bad_nodes = _readable(listings, _node)
     releases, bad_releases = _readable(raw_releases, _release)
     models, bad_models = _readable(raw_models, _model)
+    rules, bad_rules = _readable(raw_rules, _rule)
     return RegistryState(
         global_id=global_id,
         version=version,
@@ -205,6 +228,7 @@ def parse_registry(data: Cell) -> RegistryState:
         parameters=parameters,
         policy=policy,
         codes=codes,
+        rules=rules,
         releases=releases,
         models=models,
         nodes=nodes,
@@ -214,7 +238,7 @@ def parse_registry(data: Cell) -> RegistryState:
             key.to_bytes(32): PendingChange(change_hash=key.to_bytes(32), ready_at=ready_at, change=change)
             for key, (ready_at, change) in pending.items()
         },
-        unreadable=bad_nodes | bad_releases | bad_models,
+        unreadable=bad_nodes | bad_releases | bad_models | bad_rules,
     )
 
 
@@ -252,47 +276,37 @@ def _model(key: bytes, raw: tuple[EntryState, int, Cell]) -> ModelEntry:
     return ModelEntry(digest=key, state=state, since=since, name=read_text(cell))
 
 
-def _node(key: bytes, raw: tuple[int, int, Cell]) -> NodeEntry:
-    listed_at, updated_at, cell = raw
-    return parse_node_entry(key, cell, listed_at=listed_at, updated_at=updated_at)
+def _rule(key: bytes, raw: tuple[int, Cell]) -> RuleEntry:
+    since, cell = raw
+    if bytes(cell.hash) != key:
+        raise MalformedError("registry: a rule is listed under another hash")
+    return RuleEntry(rule=parse_rule(cell), since=since)
 
 
-def parse_node_entry(account_id: bytes, cell: Cell, *, listed_at: int, updated_at: int) -> NodeEntry:
-    """Read what a node says about itself.
+def _node(key: bytes, raw: tuple[int, int, Cell, Cell | None]) -> NodeEntry:
+    listed_at, updated_at, cell, claim = raw
+    return parse_node_entry(key, cell, claim, listed_at=listed_at, updated_at=updated_at)
+
+
+def parse_node_entry(
+    account_id: bytes, cell: Cell, claim: Cell | None, *, listed_at: int, updated_at: int
+) -> NodeEntry:
+    """Read what a node says about itself, and its key binding if it has one.
 
     Raises:
         MalformedError: not an entry, or terms out of form.
     """
     entry = Reader(cell)
-    identity, stake = parse_identity(entry.ref()), entry.coins()
-    terms, key_record = parse_terms(entry.ref()), entry.maybe_ref()
+    identity, stake, terms = parse_identity(entry.ref()), entry.coins(), parse_terms(entry.ref())
     entry.end()
     return NodeEntry(
         account_id=account_id,
         identity=identity,
         stake=stake,
         terms=terms,
-        key=None if key_record is None else parse_key_record(key_record),
+        claim=None if claim is None else parse_claim(claim),
         listed_at=listed_at,
         updated_at=updated_at,
-    )
-
-
-def parse_policy(cell: Cell) -> RegistryPolicy:
-    """Read a policy cell.
-
-    Raises:
-        MalformedError: not a policy.
-    """
-    reader = Reader(cell)
-    kinds, statuses = reader.uint(8), reader.uint(8)
-    minimum, dev_root_hash = reader.uint(32), reader.raw(32)
-    reader.end()
-    return RegistryPolicy(
-        tee_kinds=frozenset(kind for kind in TeeKind if kinds >> kind.value & 1),
-        statuses=frozenset(name for bit, name in enumerate(STATUS_BITS) if statuses >> bit & 1),
-        min_tcb_evaluation=minimum,
-        dev_root_hash=dev_root_hash,
     )
 
 

@@ -14,9 +14,10 @@ from typing import Final
 from pytoniq_core import Address, Cell
 
 from cocoon_attestation.errors import MalformedError
-from cocoon_attestation.reference import release_from_cell
+from cocoon_attestation.reference import TeeKind, release_from_cell
 from cocoon_ton import opcodes
 from cocoon_ton.address import raw_address
+from cocoon_ton.attestation_rules import parse_rule
 from cocoon_ton.cells import Reader, read_text, ton_to_record
 from cocoon_ton.chain import ChainReader
 from cocoon_ton.errors import ChainProofError, ChainUnavailableError
@@ -163,9 +164,11 @@ def _governance(transaction: TransactionInfo, reader: Reader) -> RegistryEvent:
 
 
 def _listed(transaction: TransactionInfo, reader: Reader) -> RegistryEvent:
-    node, cell = reader.raw(32), reader.ref()
+    node, cell, claim = reader.raw(32), reader.ref(), reader.maybe_ref()
     try:
-        entry = parse_node_entry(node, cell, listed_at=transaction.utime, updated_at=transaction.utime)
+        entry = parse_node_entry(
+            node, cell, claim, listed_at=transaction.utime, updated_at=transaction.utime
+        )
     except MalformedError:  # an owner chooses these bytes, and must not hide the rest of the history
         return _event(transaction, "node_listed", details={"node": node.hex(), "readable": False})
     details = {
@@ -173,8 +176,16 @@ def _listed(transaction: TransactionInfo, reader: Reader) -> RegistryEvent:
         "owner": raw_address(entry.identity.owner),
         "stake": entry.stake,
         "endpoint": entry.terms.endpoint,
-        "binding_hash": None if entry.key is None else entry.key.binding_hash.hex(),
+        "binding_hash": None,
     }
+    if entry.claim is not None:
+        # without a claim the event is about stake or terms, and the key binding listed before stays
+        details |= {
+            "binding_hash": entry.claim.record.binding_hash.hex(),
+            "release": entry.claim.release_id.hex(),
+            "rule": entry.claim.rule.hex() if entry.claim.verified else None,
+            "platform": entry.claim.platform_id.hex() if entry.claim.verified else None,
+        }
     return _event(transaction, "node_listed", details=details)
 
 
@@ -232,6 +243,9 @@ def _set_policy(reader: Reader) -> Details:
         "statuses": sorted(policy.statuses),
         "min_tcb_evaluation": policy.min_tcb_evaluation,
         "dev_root_hash": policy.dev_root_hash.hex(),
+        "recorded": {
+            kind.name.lower(): policy.recorded[kind] for kind in TeeKind if kind in policy.recorded
+        },
     }
 
 
@@ -249,6 +263,7 @@ def _set_parameters(reader: Reader) -> Details:
         "penalty": p.penalty,
         "bounty_permille": p.bounty_permille,
         "treasury": raw_address(p.treasury),
+        "pck_code": p.pck_code.hex(),
     }
 
 
@@ -275,6 +290,18 @@ def _upgrade(reader: Reader) -> Details:
     return {"registry_code": bytes(reader.ref().hash).hex()}
 
 
+def _set_rule(reader: Reader) -> Details:
+    cell = reader.ref()
+    rule = parse_rule(cell)
+    return {
+        "rule": bytes(cell.hash).hex(),
+        "fmspc": rule.fmspc.hex(),
+        "evaluation": rule.evaluation,
+        "valid_until": rule.valid_until,
+        "anchor": rule.anchor.hex(),
+    }
+
+
 _CHANGES: Final[Mapping[int, tuple[str, Callable[[Reader], Details]]]] = {
     opcodes.SET_RELEASE: ("set_release", _set_release),
     opcodes.SET_MODEL: ("set_model", _set_model),
@@ -284,4 +311,5 @@ _CHANGES: Final[Mapping[int, tuple[str, Callable[[Reader], Details]]]] = {
     opcodes.ALLOW: ("allow", _allow),
     opcodes.SET_GOVERNANCE: ("set_governance", _set_governance),
     opcodes.UPGRADE: ("upgrade", _upgrade),
+    opcodes.SET_RULE: ("set_rule", _set_rule),
 }

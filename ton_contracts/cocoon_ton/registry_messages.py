@@ -14,12 +14,15 @@ from pytoniq_core import Address, Builder, Cell, StateInit
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.reference import AnyRelease
-from cocoon_attestation.types import digest32, sint, uint
+from cocoon_attestation.roots import intel_root
+from cocoon_attestation.types import digest32, nanoton, sint, uint
 from cocoon_ton import opcodes
+from cocoon_ton.attestation_rules import AttestationRule
 from cocoon_ton.cells import begin, finish, record_to_ton, write_dict, write_text
 from cocoon_ton.code import channel_code, contract_address, node_code, registry_code
 from cocoon_ton.network import MAINNET_GLOBAL_ID
 from cocoon_ton.node import CODE_VERSION, RegistryParameters
+from cocoon_ton.quote_hints import anchor_of
 from cocoon_ton.registry import NO_ROOT, STATUS_BITS, EntryState, RegistryPolicy
 
 DAY: Final = 86_400
@@ -37,6 +40,8 @@ class Removal(enum.IntEnum):
     PLATFORM = 4
     CODES = 5
     """A version of the contracts: `code_version_id` makes the id."""
+    RULE = 6
+    """An attestation rule, by its hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,8 @@ class RegistryGenesis:
     """Active from the start."""
     models: Mapping[bytes, str] = field(default_factory=dict)
     """Active from the start: digest -> name."""
+    rules: tuple[AttestationRule, ...] = ()
+    """What quotes must meet that Pck verifies, from the start."""
     since: int = 0
     """Unix time that entries carry as the time of their state."""
 
@@ -65,6 +72,8 @@ class RegistryGenesis:
         check_policy(self.policy)
         if self.global_id == MAINNET_GLOBAL_ID and self.policy.dev_root_hash != NO_ROOT:
             raise ConfigError("a development root is refused on mainnet")
+        for rule in self.rules:
+            check_rule(rule, self.global_id)
 
     @property
     def initial_data(self) -> Cell:
@@ -112,12 +121,27 @@ def check_policy(policy: RegistryPolicy) -> None:
     """Refuse what the contract refuses.
 
     Raises:
-        ConfigError: no TEE kind, no minimum, an unknown status or a hash of another length.
+        ConfigError: no TEE kind, no minimum, an unknown status, a hash of another length, or a stake for a kind
+            that is not accepted.
     """
     if not policy.tee_kinds or not 1 <= policy.min_tcb_evaluation < 1 << 32:
         raise ConfigError("registry policy: a TEE kind and a minimum evaluation number are needed")
+    if not set(policy.recorded) <= policy.tee_kinds:
+        raise ConfigError(
+            "registry policy: a kind that may join on a recorded digest must be accepted at all"
+        )
     if not policy.statuses <= set(STATUS_BITS) or len(policy.dev_root_hash) != 32:
         raise ConfigError("registry policy: unknown TCB status, or a root hash that is not 32 bytes")
+
+
+def check_rule(rule: AttestationRule, global_id: int) -> None:
+    """Refuse rules that start from anything but the vendor's root on mainnet.
+
+    Raises:
+        ConfigError: such a rule.
+    """
+    if global_id == MAINNET_GLOBAL_ID and rule.anchor != anchor_of(intel_root()):
+        raise ConfigError("an attestation rule on mainnet must start from Intel's root")
 
 
 def _initial_data(genesis: RegistryGenesis) -> Cell:
@@ -127,6 +151,7 @@ def _initial_data(genesis: RegistryGenesis) -> Cell:
         .store_ref(genesis.parameters.cell)
         .store_ref(policy_cell(genesis.policy))
         .store_dict(write_dict({CODE_VERSION: codes}, 16, lambda cell: cell))
+        .store_dict(_rules(genesis))
         .end_cell()
     )
     releases = {
@@ -159,6 +184,15 @@ def _initial_data(genesis: RegistryGenesis) -> Cell:
     )
 
 
+def _rules(genesis: RegistryGenesis) -> Cell | None:
+    entries = {int.from_bytes(rule.cell.hash): rule.cell for rule in genesis.rules}
+
+    def entry(cell: Cell) -> Cell:
+        return finish(Builder().store_uint(genesis.since, 32).store_ref(cell))
+
+    return write_dict(entries, 256, entry)
+
+
 def _entry(since: int, content: Cell) -> Cell:
     builder = Builder().store_uint(EntryState.ACTIVE, 8).store_uint(uint(since, 32, "since"), 32)
     return finish(builder.store_ref(content))
@@ -174,6 +208,13 @@ def policy_cell(policy: RegistryPolicy) -> Cell:
         .store_uint(statuses, 8)
         .store_uint(policy.min_tcb_evaluation, 32)
         .store_bytes(digest32(policy.dev_root_hash, "dev_root_hash"))
+        .store_dict(
+            write_dict(
+                {kind.value: nanoton(stake, "stake") for kind, stake in policy.recorded.items()},
+                8,
+                lambda stake: finish(Builder().store_coins(stake)),
+            )
+        )
     )
 
 
@@ -224,6 +265,11 @@ def allow(kind: Removal, id: bytes) -> Cell:
     """Change: let a removed node or platform back in."""
     builder = begin(opcodes.ALLOW).store_uint(kind, 8)
     return finish(builder.store_bytes(digest32(id, "id")))
+
+
+def set_rule(rule: AttestationRule) -> Cell:
+    """Change: ask this of quotes of a platform family. It ends by its own date or by `Removal.RULE`."""
+    return finish(begin(opcodes.SET_RULE).store_ref(rule.cell))
 
 
 def set_governance(governance: Address) -> Cell:

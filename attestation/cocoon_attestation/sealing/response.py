@@ -56,6 +56,9 @@ _CLASSES: Final[dict[_Type, SizeClass]] = {
 }
 
 
+_TYPE_BYTES: Final = {type_: bytes([type_]) for type_ in _Type}
+
+
 class _State(enum.Enum):
     """Where a response stands."""
 
@@ -101,7 +104,7 @@ class _ChunkCipher:
 
 
 def _aad(type_: _Type, position: int) -> bytes:
-    return bytes([type_]) + position.to_bytes(8)
+    return _TYPE_BYTES[type_] + position.to_bytes(8)
 
 
 class ResponseSealer:

@@ -92,8 +92,8 @@ def _outdated_since(part: _Part, recoveries: Mapping[int, int]) -> int | None:
         return None
     # Levels carry the date of the advisory; the vendor enforces them later. A policy may know that date,
     # which only concerns the latest recovery.
-    known = recoveries.get(part.evaluation, 0) if len(newer) == 1 else 0
-    return max(newer[0], known)
+    latest_only = len(newer) == 1 and part.evaluation in recoveries
+    return max(newer[0], recoveries[part.evaluation]) if latest_only else newer[0]
 
 
 def _parts(result: DcapResult, module_svn: bytes | None, collateral: Collateral) -> Iterator[_Part]:

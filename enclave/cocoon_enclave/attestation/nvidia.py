@@ -8,6 +8,7 @@ the GPUs take work. What it found goes into RTMR3 (docs/spec/gpu-gate.md).
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -37,6 +38,7 @@ from cocoon_enclave.attestation.nvml import (
     SwitchReader,
 )
 
+_LOG: Final = logging.getLogger(__name__)
 _KINDS: Final = {
     DeviceKind.GPU: evidence_pb2.DEVICE_KIND_GPU,
     DeviceKind.SWITCH: evidence_pb2.DEVICE_KIND_SWITCH,
@@ -96,7 +98,7 @@ class NvidiaGpus:
         self._passed = None
         self._nvml.set_ready(False)
         state = self._state()
-        shown = self._endorsed(state, nonce)
+        shown = self._endorser.endorse(self._read(state, nonce), nonce)
         claims = self._appraise(shown, nonce)
         _check_mode(state, claims)
         self._nvml.set_ready(True)
@@ -114,22 +116,33 @@ class NvidiaGpus:
     def evidence(self, nonce: bytes) -> list[evidence_pb2.DeviceEvidence]:
         """Evidence of every device for a nonce of 32 bytes; a `DeviceSource`.
 
+        Where manifests or revocation answers cannot be had, none are stapled: a client can get its own. If
+        mode or devices changed, the GPUs take no more work.
+
         Raises:
             UnsupportedError: the gate was not passed, or mode or devices changed since.
-            UnavailableError: driver, manifests or revocation answers cannot be had.
+            UnavailableError: the driver did not answer.
         """
         if self._passed is None:
             raise UnsupportedError("the GPUs have not passed the gate", hint=NO_GPU_HINT)
         wanted = exact_bytes(nonce, NONCE_SIZE, "GPU nonce")
-        state = self._state()
-        shown = self._endorsed(state, wanted)
-        serials = tuple(_serial(device) for device in shown)
-        if (state, serials) != self._passed:
+        try:
+            state = self._state()
+            read = self._read(state, wanted)
+            if (state, tuple(_serial(device) for device in read)) != self._passed:
+                raise UnsupportedError(
+                    "mode or devices changed since the guest measured them: no client would accept this node",
+                    hint="start the guest again",
+                )
+        except UnsupportedError:
             self._passed = None
-            raise UnsupportedError(
-                "mode or devices changed since the guest measured them: no client would accept this node",
-                hint="start the guest again",
-            )
+            self._nvml.set_ready(False)
+            raise
+        try:
+            shown: Sequence[GpuDevice] = self._endorser.endorse(read, wanted)
+        except UnavailableError as error:
+            _LOG.warning("GPU evidence goes out without endorsements: %s", error)
+            shown = read
         return [
             evidence_pb2.DeviceEvidence(
                 kind=_KINDS[device.kind],
@@ -162,11 +175,11 @@ class NvidiaGpus:
             )
         return state
 
-    def _endorsed(self, state: DriverState, nonce: bytes) -> tuple[GpuDevice, ...]:
+    def _read(self, state: DriverState, nonce: bytes) -> list[GpuDevice]:
         devices = [_device(DeviceKind.GPU, raw, nonce) for raw in self._nvml.gpus(nonce)]
         if state.joined is Joined.PROTECTED_PCIE and self._switches is not None:
             devices += [_device(DeviceKind.SWITCH, raw, nonce) for raw in self._switches.switches(nonce)]
-        return self._endorser.endorse(devices, nonce)
+        return devices
 
     def _appraise(self, devices: Sequence[GpuDevice], nonce: bytes) -> GpuClaims:
         at = datetime.fromtimestamp(self._clock(), UTC)

@@ -11,17 +11,15 @@ from pytoniq_core import Address
 
 from cocoon.v1 import (
     attestation_service_pb2_grpc,
-    evidence_pb2,
     host_service_pb2,
     host_service_pb2_grpc,
     payment_pb2,
 )
-from cocoon_attestation.appraisal import appraise
-from cocoon_attestation.binding import beacon_challenge, parse_key_binding
+from cocoon_attestation.binding import parse_key_binding
 from cocoon_attestation.errors import CocoonError, ConfigError, PaymentError
-from cocoon_attestation.evidence import evidence_digest
 from cocoon_attestation.payment import PriceList
 from cocoon_enclave.host.answers import answer_body
+from cocoon_enclave.host.attest import Attestor, Chain
 from cocoon_enclave.host.backoff import Backoff
 from cocoon_enclave.host.channels import ChannelBook
 from cocoon_enclave.host.config import HostConfig
@@ -43,29 +41,28 @@ from cocoon_enclave.host.views import (
     Claimed,
     claimed,
     enclave_view,
+    is_accepted,
     node_state,
     node_view,
     own_channels,
 )
-from cocoon_ton.chain import ChainReader
 from cocoon_ton.network import NetworkConfig
-from cocoon_ton.node import NodeIdentity, NodeState, node_state_init
+from cocoon_ton.node import BondState, NodeIdentity, NodeState, node_state_init
 from cocoon_ton.node_messages import (
     NODE_MESSAGE_VALUE,
     anchor_external_body,
-    attest_body,
     join_body,
     settle_body,
     top_up_body,
     update_terms_body,
 )
-from cocoon_ton.registry import parse_registry, policy_from_registry
 from cocoon_ton.treasury import Payment, Treasury
 
 log = logging.getLogger(__name__)
 
 _RPC_TIMEOUT_S = 30.0
 _FACTS_PER_CALL = 1000
+_REGISTRY_EVERY_S = 60
 
 
 @dataclass(slots=True)
@@ -89,7 +86,7 @@ class HostAgent:
         config: HostConfig,
         network: NetworkConfig,
         *,
-        chain: ChainReader,
+        chain: Chain,
         treasury: Treasury,
         enclave: host_service_pb2_grpc.HostServiceAsyncStub,
         records: attestation_service_pb2_grpc.AttestationServiceAsyncStub,
@@ -106,10 +103,13 @@ class HostAgent:
         self._book = ChannelBook(chain)
         self._backoff = Backoff()
         self._stop = asyncio.Event()
+        self._looked_at, self._listed = 0, True
         self._told: tuple[bytes, PriceList | None, bool] | None = None
         self._unfinished = True
         self.drain = False
         """Finish: take no requests, anchor and collect everything; `run` returns when that is done."""
+        self.close = False
+        """With `drain`: settlements close their channels too."""
         self.snapshot = Snapshot()
         self.identity = NodeIdentity(
             global_id=network.global_id,
@@ -175,10 +175,11 @@ class HostAgent:
         actions = decide(
             self._config.terms,
             enclave,
-            node_view(state, account.balance),
+            node_view(state, account.balance, now=now, accepted=await self._is_listed(state, now)),
             tuple(c.view for c in claims if not self._backoff.waits(Settle(c.view.channel), now)),
             now,
             drain=self.drain,
+            close=self.drain and self.close and status.active_requests == 0,
         )
         actions = tuple(action for action in actions if not self._backoff.waits(action, now))
         self.snapshot = Snapshot(
@@ -266,7 +267,7 @@ class HostAgent:
             case UpdateTerms():
                 await self._update_terms()
             case Attest():
-                await self._attest(status)
+                await self._attest(state, status)
             case Anchor():
                 await self._anchor(state)
             case Respond(challenge=challenge):
@@ -326,40 +327,35 @@ class HostAgent:
             body=body,
         )
 
-    async def _attest(self, status: host_service_pb2.GetStatusResponse) -> None:
-        """Publish evidence for a recent block, but only evidence that clients would accept."""
-        head = await self._chain.head()
-        beacon = evidence_pb2.Beacon(seqno=head.seqno, root_hash=head.root_hash)
-        response = await call(
-            self._enclave.PublishEvidence(
-                host_service_pb2.PublishEvidenceRequest(beacon=beacon), timeout=_RPC_TIMEOUT_S
-            )
+    async def _attest(self, state: NodeState | None, status: host_service_pb2.GetStatusResponse) -> None:
+        """Have the binding attested; a node that knows other Pck code than the registry asks first."""
+        if state is None:
+            return
+        registry = await self._attestor().registry()
+        if state.parameters is None or state.parameters.pck_code != registry.parameters.pck_code:
+            await self._update_terms()  # the answer brings the registry's parameters
+            return
+        await self._attestor().attest(parse_key_binding(status.key_binding), state)
+        self._listed = True
+
+    def _attestor(self) -> Attestor:
+        return Attestor(
+            self._network,
+            chain=self._chain,
+            treasury=self._treasury,
+            enclave=self._enclave,
+            node=self.node_address,
+            clock=self._clock,
         )
-        registry = await self._chain.account(self._network.registry_address, head)
-        if registry.data is None:
-            raise ConfigError("the registry of this network is not deployed")
-        policy = policy_from_registry(parse_registry(registry.data), self._network.dev_root)
-        verified = await asyncio.to_thread(  # a board of GPUs takes a while
-            appraise,
-            response.evidence,
-            policy=policy,
-            challenge=beacon_challenge(head.seqno, head.root_hash),
-            now=int(self._clock()),
-        )
-        binding = parse_key_binding(status.key_binding)
-        if verified.binding_hash != binding.hash:
-            return  # the keys were rotated since the status was read; the next look decides anew
-        body = attest_body(
-            key_binding=status.key_binding,
-            evidence_digest=evidence_digest(response.evidence),
-            attested_until=binding.not_after,
-        )
-        await self._treasury.pay(
-            key=f"attest:{bytes(body.hash).hex()}",
-            to=self.node_address,
-            value=NODE_MESSAGE_VALUE,
-            body=body,
-        )
+
+    async def _is_listed(self, state: NodeState | None, now: int) -> bool:
+        """Whether the registry still accepts what the node holds; looked up once a minute."""
+        if state is None or state.bond is not BondState.ACTIVE or state.key is None:
+            return True
+        if now >= self._looked_at + _REGISTRY_EVERY_S:
+            self._looked_at = now
+            self._listed = is_accepted(state, await self._attestor().registry())
+        return self._listed
 
     async def _anchor(self, state: NodeState | None) -> None:
         if state is None:
@@ -382,7 +378,9 @@ class HostAgent:
         claims = {claim.view.channel: claim for claim in self.snapshot.claims}
         wanted = [settle for settle in settles if settle.channel in claims]
         try:
-            results = await self._treasury.pay_all([self._settlement(claims[s.channel]) for s in wanted])
+            results = await self._treasury.pay_all(
+                [self._settlement(claims[s.channel], final=s.final) for s in wanted]
+            )
         except PaymentError as error:
             results = [error] * len(wanted)
         failure: PaymentError | None = None
@@ -394,8 +392,10 @@ class HostAgent:
                 self._backoff.worked(settle)
         return failure
 
-    def _settlement(self, claim: Claimed) -> Payment:
-        body = settle_body(claim=claim.message.claim, authorization=claim.message.authorization)
+    def _settlement(self, claim: Claimed, *, final: bool) -> Payment:
+        body = settle_body(
+            claim=claim.message.claim, authorization=claim.message.authorization, final=final
+        )
         return Payment(
             key=f"settle:{bytes(body.hash).hex()}:{claim.view.paid}:{claim.view.balance}",
             to=self.node_address,

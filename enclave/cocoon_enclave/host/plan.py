@@ -73,6 +73,10 @@ class NodeView:
     """Representation hash; empty before the first attest."""
     previous_binding: bytes
     attested_until: int
+    proposed: bool = False
+    """A key binding waits for the registry's answer."""
+    accepted: bool = True
+    """The registry lists the current binding, and accepts what stood behind it."""
     anchored_size: int
     anchored_at: int
     challenges: tuple[ChallengeView, ...] = ()
@@ -132,7 +136,7 @@ class UpdateTerms:
 
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """Record the enclave's current binding and the digest of its evidence."""
+    """Have the enclave's current binding attested on chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,8 @@ class Settle:
     """Collect what a channel owes."""
 
     channel: bytes
+    final: bool = False
+    """Also close it: the rest goes back to its client at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +171,21 @@ def decide(
     now: int,
     *,
     drain: bool = False,
+    close: bool = False,
 ) -> tuple[Action, ...]:
-    """The actions that are due at `now` (Unix seconds), in the order in which they must happen."""
+    """The actions that are due at `now` (Unix seconds), in the order in which they must happen.
+
+    drain: collect and anchor everything now. close: each settlement also closes its channel.
+    """
     answers = tuple(
         Respond(c) for c in sorted(node.challenges, key=lambda c: c.deadline) if now <= c.deadline
     )
-    return (*answers, *_routine(terms, enclave, node, claims, now, drain=drain))
+    rest = _routine(terms, enclave, node, claims, now, drain=drain)
+    if close:
+        rest = tuple(
+            Settle(action.channel, final=True) if isinstance(action, Settle) else action for action in rest
+        )
+    return (*answers, *rest)
 
 
 def _routine(
@@ -200,15 +215,17 @@ def _routine(
         return (*settles, TopUp())
     if not enclave.ready:
         return ()
-    rotates = enclave.binding_hash != node.current_binding
-    if rotates:
+    if enclave.binding_hash != node.current_binding and not node.proposed:
         # Attesting drops the previous key; what it signed is collected first, and alone.
         leaving = [c for c in payable if c.binding_hash == node.previous_binding]
         if leaving:
             return tuple(Settle(c.channel) for c in leaving)
         return (Attest(),)
     actions: list[Action] = []
-    if node.attested_until - now < terms.renew_before_s and node.attested_until < enclave.binding_until:
+    expires = node.attested_until - now < terms.renew_before_s
+    if (
+        not node.accepted or (expires and node.attested_until < enclave.binding_until)
+    ) and not node.proposed:
         actions.append(Attest())
     if (node.endpoint, node.prices) != (terms.endpoint, terms.prices):
         actions.append(UpdateTerms())

@@ -15,7 +15,8 @@ from cocoon_enclave.host.plan import ChallengeView, ClaimView, EnclaveView, Node
 from cocoon_ton.chain import AccountState
 from cocoon_ton.channel import CLOSED, MIN_MESSAGE_VALUE, ChannelIdentity, ChannelState, parse_channel
 from cocoon_ton.code import channel_code
-from cocoon_ton.node import BondState, NodeState, parse_node
+from cocoon_ton.node import PROPOSAL_TIMEOUT_S, BondState, NodeState, parse_node
+from cocoon_ton.registry import RegistryState
 
 CHANNEL_RESERVE: Final = MIN_MESSAGE_VALUE
 """Part of a channel's balance that is not counted on, as clients do: it pays for the channel's storage, and
@@ -96,8 +97,27 @@ def node_state(account: AccountState) -> NodeState | None:
     return parse_node(account.data) if account.active and account.data is not None else None
 
 
-def node_view(state: NodeState | None, balance: int) -> NodeView:
-    """The node contract as `decide` sees it; `balance` is the account's, in nanoton."""
+def is_accepted(state: NodeState, registry: RegistryState) -> bool:
+    """Whether the registry lists the node's current binding and accepts what stood behind it."""
+    entry = registry.nodes.get(state.identity.account_id)
+    return (
+        state.key is not None
+        and entry is not None
+        and entry.claim is not None
+        and entry.claim.record.binding_hash == state.key.binding_hash
+        and registry.accepts(entry.claim, entry.stake)
+    )
+
+
+def node_view(state: NodeState | None, balance: int, *, now: int = 0, accepted: bool = True) -> NodeView:
+    """The node contract as `decide` sees it.
+
+    Args:
+        state: what it holds; None if it is not deployed.
+        balance: of the account, in nanoton.
+        now: Unix time; a proposal without an answer does not count for ever.
+        accepted: see `is_accepted`.
+    """
     if state is None or state.bond is BondState.IDLE or state.terms is None:
         return NodeView(
             joined=False,
@@ -120,6 +140,8 @@ def node_view(state: NodeState | None, balance: int) -> NodeView:
         current_binding=key.binding_hash if key else b"",
         previous_binding=key.previous.binding_hash if key and key.previous else b"",
         attested_until=key.attested_until if key else 0,
+        proposed=state.proposal is not None and now <= state.proposal.made_at + PROPOSAL_TIMEOUT_S,
+        accepted=accepted,
         anchored_size=state.log.tree_size,
         anchored_at=state.log.anchored_at,
         challenges=tuple(

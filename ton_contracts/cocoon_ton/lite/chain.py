@@ -11,7 +11,7 @@ from typing import Any, Self
 from pytoniq_core import Address
 
 from cocoon_ton.errors import ChainProofError, ChainUnavailableError, MessageRefusedError
-from cocoon_ton.lite.head import HeadTracker
+from cocoon_ton.lite.head import HeadTracker, named_block
 from cocoon_ton.lite.pool import ServerPool
 from cocoon_ton.lite.server import LiteserverRefusalError, Server
 from cocoon_ton.lite.trust import TrustMode
@@ -21,7 +21,7 @@ from cocoon_ton.proof.answers import block_id_query, compare_shard_block, parse_
 from cocoon_ton.proof.blocks import ChainWalker, ProvedBlock
 from cocoon_ton.proof.facts import export_facts, verify_chain_facts
 from cocoon_ton.proof.transactions import verify_transactions
-from cocoon_ton.values import AccountState, BlockRef, TransactionInfo
+from cocoon_ton.values import AccountState, BlockId, BlockRef, TransactionInfo
 
 _PAGE = 16
 """Transactions per query; liteservers give no more."""
@@ -81,6 +81,20 @@ class LiteChain:
             found.extend(page)
             lt, last_hash = page[-1].prev_lt, page[-1].prev_hash
         return [transaction for transaction in found if transaction.lt > after_lt][:limit]
+
+    async def masterchain_block(self, seqno: int) -> BlockId:
+        """The masterchain block with this number, proved to be on the head's chain; 0: the pinned zerostate.
+
+        Raises:
+            ChainUnavailableError: it is not known on the chain yet.
+        """
+        head = await self._heads.head()
+        if seqno == 0:
+            return self.network.zero_state
+        if seqno == head.ref.seqno:
+            return head.ref.id
+        named = await self._pool.first(functools.partial(named_block, seqno))
+        return (await self._heads.block(named)).ref.id
 
     async def export_proof(
         self, addresses: Sequence[Address], at: BlockRef | None = None

@@ -142,7 +142,7 @@ class HeadTracker:
         enough = len(self._pool.servers) * 2 // 3 + 1
         if len(shown) >= enough:
             seqno = sorted((block.seqno for _, block in shown), reverse=True)[enough - 1]
-            named = await self._pool.all(functools.partial(_named, seqno))
+            named = await self._pool.all(functools.partial(named_block, seqno))
             block, count = Counter(block for _, block in named).most_common(1)[0]
             if count >= enough:
                 return [(server, candidate) for server, candidate in named if candidate == block]
@@ -182,7 +182,7 @@ class HeadTracker:
         return verify_walk(walker, start, links, target, header)
 
 
-async def _named(seqno: int, server: Server) -> BlockId:
+async def named_block(seqno: int, server: Server) -> BlockId:
     """What one server calls the masterchain block `seqno`."""
     wanted = {"workchain": MASTERCHAIN, "shard": FULL_SHARD, "seqno": seqno}
     answer = await server.query("lookupBlock", {"mode": 1, "id": wanted, "lt": None, "utime": None})
