@@ -158,7 +158,11 @@ class EconomyWorld:
             global_id=Reader(parameters[19]).sint(32),
             governance=self.people["governance"],
             parameters=self.parameters,
-            policy=RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=17),
+            policy=RegistryPolicy(
+                tee_kinds=frozenset({TeeKind.TDX}),
+                min_tcb_evaluation=17,
+                recorded={TeeKind.TDX: self.parameters.min_stake},  # the contracts of money need no quotes
+            ),
             releases=(_RELEASE,),
             models={MODEL: "tiny@economics"},
             since=self.chain.now,

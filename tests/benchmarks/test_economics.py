@@ -85,10 +85,11 @@ def test_parameters_are_what_the_contract_takes() -> None:
         check_parameters(parameters)
     from cocoon_cli.devchain import parameters as of_dev
 
-    assert (
-        dataclasses.replace(of_dev(DEVELOPMENT.treasury, close_delay=60), treasury=DEVELOPMENT.treasury)
-        == DEVELOPMENT
+    network = of_dev(DEVELOPMENT.treasury, close_delay=DEVELOPMENT.close_delay)
+    same = dataclasses.replace(
+        network, pck_code=DEVELOPMENT.pck_code, pck_code_depth=DEVELOPMENT.pck_code_depth
     )
+    assert same == DEVELOPMENT
 
 
 def test_the_plot_shows_every_line(rows: dict[str, dict[str, Any]]) -> None:
