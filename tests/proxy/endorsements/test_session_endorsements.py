@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.x509 import ocsp
 
 from cocoon.v1 import evidence_pb2
-from cocoon_attestation.errors import EvidenceRejectedError
+from cocoon_attestation.errors import EvidenceRejectedError, UnavailableError
 from cocoon_enclave.attestation.simulated import EVALUATION_NUMBER, DevPlatform
 from cocoon_enclave.attestation.simulated_gpu import DRIVER_VERSION
 from cocoon_enclave.attestation.simulated_gpu_pki import make_ocsp_response
@@ -79,8 +79,8 @@ class Edited:
         self.edit(message)
         return message
 
-    def evidence(self, nonce: bytes) -> Any:
-        devices = self.inner.evidence(nonce)
+    def evidence(self, nonce: bytes, *, complete: bool = True) -> Any:
+        devices = self.inner.evidence(nonce, complete=complete)
         for device in devices:
             self.edit(device)
         return devices
@@ -395,6 +395,25 @@ async def test_missing_manifests_and_answers_of_nvidia_are_fetched(start: Start)
         assert claims["gpu_count"] == 2
         assert "endorsements_sha256" in claims
         assert "/ocsp/" in scene.server.paths()
+
+
+async def test_a_responder_that_is_down_for_the_node_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client gets the answers itself; evidence that the node keeps or publishes must be whole."""
+    async with start("tdx", 1) as scene:
+        scene.serve_nvidia()
+
+        def down(devices: Any, nonce: bytes) -> Any:
+            raise UnavailableError("the responder is down")
+
+        monkeypatch.setattr(scene.machine.gpus._endorser, "endorse", down)
+        assert "endorsements_sha256" in await scene.ask()
+        with pytest.raises(UnavailableError, match="down"):
+            await scene.maker.make(beacon=(1, bytes(32)))
+        keyset = scene.live.node.enclave.service.keyring.current
+        with pytest.raises(UnavailableError, match="down"):
+            await scene.maker.make(challenge=b"\x01" * 32, keyset=keyset)
 
 
 async def test_a_revoked_gpu_is_refused_whoever_asks(start: Start) -> None:
