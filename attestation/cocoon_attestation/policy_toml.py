@@ -29,6 +29,8 @@ _NUMBERS: Final = frozenset(
 )
 _NAMES: Final = frozenset({"statuses", "allowed_advisories", "denied_advisories"})
 _BYTES: Final = {"models": 32, "allowed_modules": 48, "allowed_platforms": 32, "denied_platforms": 32}
+_ALLOWED: Final = frozenset({"allowed_modules", "allowed_platforms"})
+"""Lists that allow everything if they are left out: an empty one must not mean the same."""
 _OTHER: Final = frozenset({"releases", "tee_kinds", "dev_root", "node", "recovery_dates", "snp", "gpu"})
 _RELEASE_KEYS: Final = frozenset({"name", "tee"})
 _SNP_RELEASE_KEYS: Final = _RELEASE_KEYS | {"measurement", "models"}
@@ -64,6 +66,10 @@ def _value(key: str, value: object) -> object:
         return typed(key, value, int)
     if key in _NAMES:
         return frozenset(strings(key, value))
+    if key in _ALLOWED and value == []:
+        raise ConfigError(
+            f"policy: {key} is empty, so it allows nothing", hint="leave it out to allow everything"
+        )
     if key in _BYTES:
         return frozenset(parse_hex(item, _BYTES[key], key) for item in strings(key, value))
     if key == "tee_kinds":

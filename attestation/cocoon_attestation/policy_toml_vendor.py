@@ -67,6 +67,19 @@ def _bytes(length: int) -> Callable[[str, object], frozenset[bytes]]:
     return read
 
 
+def _some(read: Callable[[str, object], _T]) -> Callable[[str, object], _T]:
+    """A reader of a list that allows everything if it is left out: an empty one must not mean the same."""
+
+    def checked(what: str, value: object) -> _T:
+        if value == []:
+            raise ConfigError(
+                f"policy: {what} is empty, so it allows nothing", hint="leave it out to allow everything"
+            )
+        return read(what, value)
+
+    return checked
+
+
 def _one(length: int) -> Callable[[str, object], bytes]:
     return lambda what, value: parse_hex(value, length, what)
 
@@ -149,7 +162,7 @@ _SNP: Final[Mapping[str, Callable[[str, object], object]]] = {
     "minimum_tcb": _tcbs,
     "vlek_csps": _texts,
     "allow_masked_chip_id": _flag,
-    "chip_ids": _bytes(64),
+    "chip_ids": _some(_bytes(64)),
     "denied_chip_ids": _bytes(64),
     "policy_required": _number(2**64 - 1),
     "policy_forbidden": _number(2**64 - 1),
@@ -160,8 +173,8 @@ _SNP: Final[Mapping[str, Callable[[str, object], object]]] = {
     "minimum_guest_svn": _number(2**32 - 1),
     "family_id": _one(16),
     "image_id": _one(16),
-    "id_key_digests": _bytes(48),
-    "author_key_digests": _bytes(48),
+    "id_key_digests": _some(_bytes(48)),
+    "author_key_digests": _some(_bytes(48)),
 }
 _GPU: Final[Mapping[str, Callable[[str, object], object]]] = {
     "gpu_count": _number(16),
@@ -175,6 +188,6 @@ _GPU: Final[Mapping[str, Callable[[str, object], object]]] = {
     "opaque_versions": _numbers(0xFFFF),
     "ocsp_nonce": _one(32),
     "allow_missing_fwid": _flag,
-    "serials": _texts,
+    "serials": _some(_texts),
     "denied_serials": _texts,
 }

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from cocoon_cli.clients import run
 from cocoon_cli.options import common_options
 from cocoon_cli.output import SIMULATED, console, out, print_json, ton
 from cocoon_ton.address import friendly_address
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import LiteChain, default_anchors
+from cocoon_ton.files import locked
 from cocoon_ton.network import load_network
 from cocoon_ton.paths import home_dir
 from cocoon_ton.treasury import WalletTreasury
@@ -29,7 +31,8 @@ from cocoon_ton.treasury import WalletTreasury
 if TYPE_CHECKING:
     from cocoon_enclave.host.agent import HostAgent
     from cocoon_enclave.host.config import HostConfig
-    from cocoon_ton.node import NodeState
+    from cocoon_ton.network import NetworkConfig
+    from cocoon_ton.node import NodeIdentity, NodeState
     from cocoon_ton.wallet import Wallet
 
 _CONFIG = click.option(
@@ -53,10 +56,17 @@ def host() -> None:
 @host.command("run")
 @_CONFIG
 @click.option("--drain", is_flag=True, help="Take no more requests, anchor and settle everything, and end.")
+@click.option(
+    "--close-channels",
+    is_flag=True,
+    help="With --drain: close what is settled; clients get their rest now.",
+)
 @common_options
-def run_agent(config_path: Path | None, drain: bool, as_json: bool) -> None:
+def run_agent(config_path: Path | None, drain: bool, close_channels: bool, as_json: bool) -> None:
     """Join, attest, anchor and settle for the enclave that host.toml names, until stopped."""
-    run(lambda: _run(_config(config_path), drain=drain, as_json=as_json))
+    if close_channels and not drain:
+        raise click.UsageError("--close-channels needs --drain")
+    run(lambda: _run(_config(config_path), drain=drain, close=close_channels, as_json=as_json))
 
 
 @host.command()
@@ -115,6 +125,34 @@ def _config(path: Path | None) -> HostConfig:
     return load_host_config(chosen)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnNode:
+    """The node of a ``host.toml``."""
+
+    network: NetworkConfig
+    wallet: Wallet
+    identity: NodeIdentity
+
+
+def own_node(config_path: Path) -> OwnNode:
+    """Read ``host.toml`` and the host's wallet. Raises `ConfigError`."""
+    return _own_node(_config(config_path))
+
+
+def _own_node(config: HostConfig) -> OwnNode:
+    from cocoon_ton.node import NodeIdentity
+
+    network = load_network(config.network)
+    wallet = _wallet(config, network.global_id)
+    identity = NodeIdentity(
+        global_id=network.global_id,
+        registry=network.registry_address,
+        owner=wallet.address,
+        salt=config.salt,
+    )
+    return OwnNode(network=network, wallet=wallet, identity=identity)
+
+
 def _wallet(config: HostConfig, global_id: int) -> Wallet:
     from cocoon_ton.keystore import load_keystore
 
@@ -133,7 +171,7 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
     network = load_network(config.network)
     wallet = _wallet(config, network.global_id)
     async with (
-        LiteChain(network) as chain,
+        LiteChain(network, anchors=default_anchors()) as chain,
         grpc.aio.insecure_channel(config.host_service, _RECONNECT) as channel,
     ):
         yield HostAgent(
@@ -150,19 +188,12 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
 async def _owner_message(config: HostConfig, what: str) -> NodeState:
     """Send one message of the owner to the node and return the node's state after it."""
     from cocoon_enclave.host.views import node_state
-    from cocoon_ton.node import NodeIdentity
     from cocoon_ton.node_messages import NODE_MESSAGE_VALUE, unbond_body, withdraw_body
 
-    network = load_network(config.network)
-    wallet = _wallet(config, network.global_id)
-    identity = NodeIdentity(
-        global_id=network.global_id,
-        registry=network.registry_address,
-        owner=wallet.address,
-        salt=config.salt,
-    )
+    own = _own_node(config)
+    network, wallet, identity = own.network, own.wallet, own.identity
     body = {"unbond": unbond_body, "withdraw": withdraw_body}[what]()
-    async with LiteChain(network) as chain:
+    async with LiteChain(network, anchors=default_anchors()) as chain:
         treasury = WalletTreasury(wallet, outbox=config.state / "outbox.sqlite3", chain=chain)
         before = await chain.account(identity.address)
         if node_state(before) is None:
@@ -179,11 +210,22 @@ async def _owner_message(config: HostConfig, what: str) -> NodeState:
     return state
 
 
-async def _run(config: HostConfig, *, drain: bool, as_json: bool) -> None:
+async def _run(config: HostConfig, *, drain: bool, close: bool, as_json: bool) -> None:
     logging.getLogger("cocoon_enclave.host").setLevel(logging.INFO)
     loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(config.state / "agent.lock"))
+        except BlockingIOError as error:
+            raise ConfigError("a host agent runs with this wallet already") from error
+        await _serve(config, loop, drain=drain, close=close, as_json=as_json)
+
+
+async def _serve(
+    config: HostConfig, loop: asyncio.AbstractEventLoop, *, drain: bool, close: bool, as_json: bool
+) -> None:
     async with _agent(config) as agent:
-        agent.drain = drain
+        agent.drain, agent.close = drain, close
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stop)
         test_only = load_network(config.network).test_only
@@ -200,17 +242,10 @@ async def _run(config: HostConfig, *, drain: bool, as_json: bool) -> None:
 
 async def _status(config: HostConfig) -> dict[str, object]:
     from cocoon_enclave.host.views import node_state
-    from cocoon_ton.node import NodeIdentity
 
-    network = load_network(config.network)
-    wallet = _wallet(config, network.global_id)
-    identity = NodeIdentity(
-        global_id=network.global_id,
-        registry=network.registry_address,
-        owner=wallet.address,
-        salt=config.salt,
-    )
-    async with LiteChain(network) as chain:
+    own = _own_node(config)
+    network, wallet, identity = own.network, own.wallet, own.identity
+    async with LiteChain(network, anchors=default_anchors()) as chain:
         head = await chain.head()
         account = await chain.account(identity.address, head)
         money = await chain.account(wallet.address, head)

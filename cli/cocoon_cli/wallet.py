@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import os
+import time
 from pathlib import Path
 
 import click
 
-from cocoon_attestation.errors import ConfigError, MalformedError
-from cocoon_cli.clients import client_home, open_client, open_ledger, run
+from cocoon_attestation.errors import ConfigError
+from cocoon_cli.clients import open_client, open_ledger, run
 from cocoon_cli.events import describe
 from cocoon_cli.options import common_options, network_option
 from cocoon_cli.output import console, moment, out, print_json, table, ton
+from cocoon_cli.wallet_keys import backup, new, open_wallet, restore
+from cocoon_cli.wallet_send import confirm, parse_ton_amount, send
+from cocoon_cli.ways_out import WayOut, channel_ways, node_ways, wallet_way
+from cocoon_proxy.channel_view import ChannelViewer
 from cocoon_proxy.closing import Closure
 from cocoon_proxy.events import ClientEvent, EventHandler
-from cocoon_ton.amounts import parse_ton
-from cocoon_ton.chain import LiteChain
+from cocoon_proxy.ledger import ChannelRow
+from cocoon_ton.chain import LiteChain, default_anchors
+from cocoon_ton.channel import MIN_MESSAGE_VALUE, start_close_body, top_up_body
+from cocoon_ton.fees import channel_fee
 from cocoon_ton.network import NetworkConfig, load_network
-
-PASSPHRASE_VARIABLE = "COCOON_WALLET_PASSPHRASE"  # noqa: S105  # the name of a variable
+from cocoon_ton.paths import home_dir
+from cocoon_ton.wallet import Wallet
 
 
 @click.group()
@@ -29,88 +35,108 @@ def wallet() -> None:
     """
 
 
-def _path(network: NetworkConfig) -> Path:
-    return client_home(network) / "wallet.json"
+for command in (new, restore, backup, send):
+    wallet.add_command(command)
 
 
 @wallet.command()
-@click.option("--plain", is_flag=True, help="Do not encrypt the key file (mode 0600 either way).")
+@click.option(
+    "--host-config",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    help="host.toml of a node whose stake is shown too [default: that of the local development network].",
+)
 @network_option
 @common_options
-def new(plain: bool, network: str, as_json: bool) -> None:
-    """Make a wallet of 24 words. The words are shown once: whoever has them has the money."""
-    from cocoon_ton.keystore import KeyFile, create_keystore
-    from cocoon_ton.wallet import WalletVersion, new_mnemonic
-
-    chosen = load_network(network)
-    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
-    if passphrase is None and not plain:
-        if as_json:
-            raise ConfigError("no passphrase", hint=f"set {PASSPHRASE_VARIABLE}, or give --plain")
-        passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    words = new_mnemonic()
-    key = KeyFile(mnemonic=words, version=WalletVersion.V5R1)
-    create_keystore(_path(chosen), key, None if plain else passphrase)
-    address = key.wallet(chosen.global_id).friendly
-    if as_json:
-        print_json(
-            {"ok": True, "address": address, "file": str(_path(chosen)), "mnemonic": " ".join(words)}
-        )
-        return
-    console().print("[bold yellow]Write these words down. They are shown only now.[/]")
-    out().print(" ".join(words))
-    out().print(f"address  {address}\nfile     {_path(chosen)}")
-
-
-@wallet.command()
-@network_option
-@common_options
-def show(network: str, as_json: bool) -> None:
+def show(host_config: Path | None, network: str, as_json: bool) -> None:
     """Show address, balance and channels, and how to get every balance out."""
-    from cocoon_ton.keystore import load_keystore
-
     chosen = load_network(network)
-    key = load_keystore(_path(chosen), os.environ.get(PASSPHRASE_VARIABLE)).wallet(chosen.global_id)
-
-    async def main() -> int:
-        async with LiteChain(chosen) as chain:
-            return (await chain.account(key.address)).balance
-
-    balance = run(main)
+    key = open_wallet(chosen)
     ledger = open_ledger(network)
     try:
         channels = ledger.channels()
     finally:
         ledger.close()
+
+    async def main() -> tuple[int, list[WayOut]]:
+        async with LiteChain(chosen, anchors=default_anchors()) as chain:
+            balance = (await chain.account(key.address)).balance
+            viewer = ChannelViewer(chain=chain, clock=time.time, timeout_s=60)
+            ways = wallet_way(key, balance) + await channel_ways(viewer, channels, int(time.time()))
+            if config := _host_config(host_config):
+                try:
+                    ways += await node_ways(chain, chosen, config)
+                except ConfigError:
+                    if host_config is not None:  # asked for by name
+                        raise
+            return balance, ways
+
+    balance, ways = run(main)
     if as_json:
-        print_json(
+        print_json(_shown(chosen, key, balance, channels, ways))
+    else:
+        _show(chosen, key, balance, channels, ways)
+
+
+def _host_config(given: Path | None) -> Path | None:
+    default = home_dir() / "dev" / "host.toml"
+    return given or (default if default.exists() else None)
+
+
+def _shown(
+    network: NetworkConfig,
+    key: Wallet,
+    balance: int,
+    channels: tuple[ChannelRow, ...],
+    ways: list[WayOut],
+) -> dict[str, object]:
+    return {
+        "address": key.friendly,
+        "explorer": network.explorer_link(key.address),
+        "balance_nanoton": balance,
+        "channels": [
             {
-                "address": key.friendly,
-                "balance_nanoton": balance,
-                "channels": [
-                    {
-                        "id": c.id.hex(),
-                        "node": c.node.hex(),
-                        "state": c.state,
-                        "deposit_nanoton": c.deposit,
-                        "used_nanoton": c.account.cumulative,
-                    }
-                    for c in channels
-                ],
+                "id": c.id.hex(),
+                "node": c.node.hex(),
+                "state": c.state,
+                "deposit_nanoton": c.deposit,
+                "used_nanoton": c.account.cumulative,
             }
-        )
-        return
+            for c in channels
+        ],
+        "ways_out": [way.to_dict() for way in ways],
+    }
+
+
+def _show(
+    network: NetworkConfig,
+    key: Wallet,
+    balance: int,
+    channels: tuple[ChannelRow, ...],
+    ways: list[WayOut],
+) -> None:
     out().print(f"address  {key.friendly}\nbalance  {ton(balance)}")
-    rows = [
-        (c.id.hex()[:16] + "…", c.node.hex()[:12] + "…", c.state, ton(c.deposit), ton(c.account.cumulative))
-        for c in channels
-    ]
-    if rows:
+    if link := network.explorer_link(key.address):
+        out().print(f"explorer {link}")
+    if channels:
+        rows = [
+            (
+                c.id.hex()[:16] + "…",
+                c.node.hex()[:12] + "…",
+                c.state,
+                ton(c.deposit),
+                ton(c.account.cumulative),
+            )
+            for c in channels
+        ]
         table("Channels", ["channel", "node", "state", "deposit", "used"], rows)
+    if ways:
+        out().print("\n[bold]To get it out[/]")
+    for way in ways:
+        when = f" from {moment(way.available_at)}" if way.available_at > time.time() else ""
         out().print(
-            "[dim]To get a channel's rest back: cocoon wallet close CHANNEL, twice (see its output).[/]"
+            f"{way.what:<8} {ton(way.amount_nanoton)}{when}\n  [bold]{way.command}[/]\n  [dim]{way.note}[/]"
         )
-    out().print("[dim]To get the balance out: open the 24 words in any TON wallet (v5) and send it.[/]")
 
 
 @wallet.command("top-up")
@@ -121,12 +147,16 @@ def show(network: str, as_json: bool) -> None:
 @common_options
 def top_up(channel: str, amount: str, yes: bool, network: str, as_json: bool) -> None:
     """Add AMOUNT TON to CHANNEL (id or a unique beginning)."""
-    value = _amount(amount)
+    value = parse_ton_amount(amount)
     target = _channel(channel, network)
-    if not yes and not as_json:
-        click.confirm(
-            f"Send {ton(value)} and about 0.005 TON of fees to {target.hex()[:16]}…?", abort=True, err=True
-        )
+    confirm(
+        load_network(network),
+        f"Add {ton(value)} to channel {target.hex()[:16]}…",
+        value=value + MIN_MESSAGE_VALUE,
+        body=top_up_body(),
+        extra=f"{ton(MIN_MESSAGE_VALUE)} beside it stays in the channel for its messages",
+        ask=not yes and not as_json,
+    )
 
     async def main() -> int:
         async with open_client(network, on_event=_say(as_json)) as client:
@@ -147,6 +177,15 @@ def top_up(channel: str, amount: str, yes: bool, network: str, as_json: bool) ->
 def close(channel: str, yes: bool, network: str, as_json: bool) -> None:
     """Take the rest of CHANNEL back: the first call starts the delay, the second one after it pays out."""
     target = _channel(channel, network)
+    back = MIN_MESSAGE_VALUE - channel_fee("start_close")
+    confirm(
+        load_network(network),
+        f"Close channel {target.hex()[:16]}…",
+        value=MIN_MESSAGE_VALUE,
+        body=start_close_body(),
+        extra=f"about {ton(back)} of what is sent comes back at once",
+        ask=not yes and not as_json,
+    )
 
     async def main() -> Closure:
         async with open_client(network, on_event=_say(as_json)) as client:
@@ -169,13 +208,6 @@ def _say(as_json: bool) -> EventHandler:
             talk.print(line)
 
     return show_event
-
-
-def _amount(text: str) -> int:
-    try:
-        return parse_ton(text)
-    except MalformedError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def _channel(prefix: str, network: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -64,6 +65,9 @@ class EvidenceMaker:
     async def _make(
         self, challenge: bytes, beacon: tuple[int, bytes] | None, wanted: Keyset | None
     ) -> bytes:
+        # What is kept must verify by itself later; who asks for a session can get endorsements of its own.
+        complete = wanted is not None or beacon is not None
+        gpus = self._machine.gpus
         async with self._turn:
             keyset = wanted or self._service.keyring.current
             return await asyncio.to_thread(
@@ -73,7 +77,7 @@ class EvidenceMaker:
                 seal_public_key=keyset.seal.public_key,
                 challenge=challenge,
                 beacon=beacon,
-                devices=None if self._machine.gpus is None else self._machine.gpus.evidence,
+                devices=None if gpus is None else functools.partial(gpus.evidence, complete=complete),
             )
 
 

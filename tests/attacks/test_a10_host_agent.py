@@ -83,6 +83,7 @@ class Treasury:
     def __init__(self) -> None:
         self.refuse: set[str] = set()
         self.sent: list[str] = []
+        self.batches: list[int] = []
 
     async def resume(self) -> None:
         pass
@@ -91,6 +92,7 @@ class Treasury:
         self._send(key)
 
     async def pay_all(self, payments: Sequence[Payment]) -> list[PaymentError | None]:
+        self.batches.append(len(payments))
         results: list[PaymentError | None] = []
         for payment in payments:
             try:
@@ -252,6 +254,29 @@ async def test_a_refused_settlement_blocks_nothing_and_is_not_paid_for_at_every_
     world.now += 60
     world.treasury.refuse = set()
     assert await world.agent.step() == (Anchor(), Settle(wallet.channel))
+
+
+async def test_settlements_go_together_and_one_refusal_is_not_the_others_problem(world: World) -> None:
+    wallets = [world.client(salt=salt) for salt in range(1, 6)]
+    for wallet in wallets:
+        world.chain.channel(wallet, TON)
+        world.claim(wallet, TON // 2)
+    refused = wallets[2].channel
+    settle = world.agent._settlement
+
+    def settlement(claim: Any, *, final: bool) -> Payment:
+        payment = settle(claim, final=final)
+        return replace(payment, key="refused") if claim.view.channel == refused else payment
+
+    world.agent._settlement = settlement  # type: ignore[method-assign]
+    world.treasury.refuse = {"refused"}
+    with pytest.raises(PaymentError):
+        await world.agent.step()
+    assert world.treasury.batches == [5]
+    world.now += 61
+    world.treasury.refuse = set()
+    await world.agent.step()
+    assert world.treasury.batches == [5, 5]  # these fakes pay nothing: all of it is still due
 
 
 async def test_invented_channels_are_looked_up_once(world: World) -> None:

@@ -30,10 +30,11 @@ else:
     from kit_nvidia import AT, NONCE, NOW, Machine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def machine(nvidia: SimulatedNvidia) -> Machine:
     made = Machine(nvidia)
     assert made.check()[1].accepted  # everything about it is kept from here on
+    assert manifests._read.cache_info().currsize
     return made
 
 
@@ -99,7 +100,6 @@ def test_another_challenge_is_judged_anew(machine: Machine) -> None:
 
 def test_a_changed_manifest_is_read_anew(machine: Machine) -> None:
     [evidence] = machine.evidence()
-    assert manifests._read.cache_info().currsize
     for position in range(0, len(evidence.rims[0]), 331):
         changed = bytearray(evidence.rims[0])
         changed[position] ^= 1

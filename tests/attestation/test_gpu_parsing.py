@@ -206,6 +206,8 @@ ANSWER = VENDOR.answer(GPU.chain[1].certificate, GPU.chain[2], NONCE, AT)
 def test_answers_have_limits() -> None:
     with pytest.raises(MalformedError, match="too long"):
         parse_ocsp(bytes(MAX_RESPONSE + 1))
+    with pytest.raises(MalformedError, match="does not decode"):
+        parse_ocsp(bytes(MAX_RESPONSE))
     unsuccessful = x509.ocsp.OCSPResponseBuilder.build_unsuccessful(x509.ocsp.OCSPResponseStatus.TRY_LATER)
     with pytest.raises(MalformedError, match="no answer"):
         parse_ocsp(unsuccessful.public_bytes(Encoding.DER))

@@ -8,6 +8,7 @@ import pytest
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.policy import OPTIONAL_STATUSES, UP_TO_DATE
+from cocoon_attestation.policy_toml import policy_from_toml
 
 ID = b"\x07" * 32
 OTHER = b"\x08" * 32
@@ -62,3 +63,15 @@ def test_numbers_at_their_limits(lab: Any, name: str, value: int, good: bool) ->
     else:
         with pytest.raises(ConfigError):
             lab.policy(**{name: value})
+
+
+@pytest.mark.parametrize("key", ["allowed_modules", "allowed_platforms"])
+def test_empty_list_in_a_file_is_not_everything(key: str) -> None:
+    measured = f'measurement = "{"01" * 48}", models = ["{"05" * 32}"]'
+    text = (
+        f'global_id = -3\nmin_tcb_evaluation = 1\nmodels = ["{"05" * 32}"]\n'
+        f'releases = [{{ name = "one", tee = "sev-snp", {measured} }}]\n'
+    )
+    assert policy_from_toml(text)
+    with pytest.raises(ConfigError, match="allows nothing"):
+        policy_from_toml(text + f"{key} = []\n")

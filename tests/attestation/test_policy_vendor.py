@@ -249,3 +249,29 @@ def test_wrong_toml_is_refused(old: str, new: str) -> None:
     assert old in TOML
     with pytest.raises(ConfigError):
         policy_from_toml(TOML.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("name", ["products", "vmpls"])
+def test_snp_part_that_allows_nothing_cannot_be_made(name: str) -> None:
+    with pytest.raises(ConfigError, match="could never accept"):
+        open_snp_policy(**{name: frozenset()})
+
+
+@pytest.mark.parametrize("name", ["chips", "modes", "opaque_versions"])
+def test_gpu_part_that_allows_nothing_cannot_be_made(name: str) -> None:
+    values: dict[str, Any] = {"gpu_count": 1, name: frozenset()}
+    with pytest.raises(ConfigError, match="could never accept"):
+        GpuPolicy(**values)
+
+
+@pytest.mark.parametrize("key", ["chip_ids", "id_key_digests", "author_key_digests"])
+def test_empty_list_of_allowed_machines_is_not_all_of_them(key: str) -> None:
+    with pytest.raises(ConfigError, match="allows nothing"):
+        snp_from_table({key: []})
+    assert snp_from_table({"denied_chip_ids": []}).denied_chip_ids == frozenset()
+
+
+def test_empty_list_of_allowed_devices_is_not_all_of_them() -> None:
+    with pytest.raises(ConfigError, match="allows nothing"):
+        gpu_from_table({"serials": []})
+    assert gpu_from_table({"denied_serials": []}).denied_serials == frozenset()

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -411,3 +412,36 @@ def test_statement_builders_stay_tdx_by_default(intel: Intel) -> None:
     tcb = json.loads(tcb_info_json(intel.platform.tcb, now=intel.now, days=1, evaluation=1))
     qe = json.loads(qe_identity_json(mrsigner=bytes(32), isv_svn=1, now=intel.now, days=1, evaluation=1))
     assert (tcb["id"], qe["id"]) == ("TDX", "TD_QE")
+
+
+# --- grace -----------------------------------------------------------------------------------------------
+
+
+def outdated(intel: Intel, kind: str, days: int) -> bytes:
+    """Collateral with a level that came `days` ago and that this platform does not reach."""
+    document = json.loads(intel.statements(kind, status="OutOfDate", advisories=("INTEL-SA-1",)))
+    tcb = json.loads(document["tcb_info"])
+    level = tcb["tcbLevels"][0]
+    newer = json.loads(json.dumps(level)) | {"tcbStatus": "UpToDate", "advisoryIDs": []}
+    newer["tcb"]["pcesvn"] += 1
+    for one, age in ((level, days + 100), (newer, days)):
+        moment = datetime.fromtimestamp(intel.now - age * 86_400, UTC)
+        one["tcbDate"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    tcb["tcbLevels"] = [newer, level]
+    text = json.dumps(tcb, separators=(",", ":"))
+    signature = pki.sign_raw(intel.platform.tcb_signer.key, text.encode())
+    return json.dumps(document | {"tcb_info": text, "tcb_info_signature": signature.hex()}).encode()
+
+
+@KINDS
+def test_grace_of_both_kinds_of_quote(intel: Intel, kind: str) -> None:
+    grace = {"grace_s": 30 * 86_400}
+    late = intel.judge(quote_of(intel, kind), outdated(intel, kind, 31), **grace)
+    assert failed(late) == [f"{kind}.tcb"]
+    assert "grace ended" in late.reason
+    early = intel.judge(quote_of(intel, kind), outdated(intel, kind, 10), **grace)
+    assert early.verdict is ACCEPTED
+    assert (early.tcb_status, early.advisories) == ("OutOfDate", ("INTEL-SA-1",))
+    tolerated: Any = early.claims["tcb_tolerated"]
+    assert tolerated["until"] == early.expires_at == intel.now + 20 * 86_400
+    assert "outdated platforms have 30 days of grace" in early.warnings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 from pathlib import Path
@@ -218,23 +216,6 @@ def test_garbage_as_a_ledger(cocoon: InProcess, garbage: Path, network_file: Pat
 
 
 # ---- files that are not there, or cannot be written
-
-
-@pytest.fixture
-def network_file(tmp_path: Path) -> Path:
-    """A well-formed network whose one liteserver does not answer."""
-    noise = base64.b64encode(b"\x07" * 32).decode()
-    block = {"workchain": -1, "shard": -(1 << 63), "seqno": 5, "root_hash": noise, "file_hash": noise}
-    server = {"ip": 2130706433, "port": 1, "id": {"@type": "pub.ed25519", "key": noise}}
-    document = {
-        "name": "far",
-        "global_id": -217,
-        "registry": "0:" + "11" * 32,
-        "global_config": {"liteservers": [server], "validator": {"init_block": block}},
-    }
-    path = tmp_path / "far.json"
-    path.write_text(json.dumps(document))
-    return path
 
 
 @pytest.mark.parametrize("where", ["missing", "directory", "forbidden"])

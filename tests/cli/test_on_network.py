@@ -173,7 +173,17 @@ def test_export_and_verify(
 
 def test_wallet(at_home: InProcess, net: Running, answers: list[Exchanged]) -> None:
     found = at_home("wallet", "show", "--json").json
-    assert found.keys() == {"address", "balance_nanoton", "channels"}
+    assert found.keys() == {"address", "explorer", "balance_nanoton", "channels", "ways_out"}
+    assert found["explorer"] == ""  # nobody explores a development network
+    ways = {way["what"]: way for way in found["ways_out"]}
+    assert ways.keys() == {"wallet", "channel", "node"}
+    assert ways["wallet"]["command"] == "cocoon wallet send ADDRESS --all"
+    assert ways["wallet"]["amount_nanoton"] == found["balance_nanoton"] - 20_000_000
+    assert ways["channel"]["command"] == f"cocoon wallet close {found['channels'][0]['id']}"
+    assert ways["channel"]["available_at"] > time.time()
+    assert 0 < ways["channel"]["amount_nanoton"] < found["channels"][0]["deposit_nanoton"] + 60_000_000
+    assert ways["node"]["command"].startswith("cocoon host unbond --config ")
+    assert ways["node"]["amount_nanoton"] > 20 * 10**9
     assert found["balance_nanoton"] > 10**9
     (channel,) = found["channels"]
     assert channel.keys() == {"id", "node", "state", "deposit_nanoton", "used_nanoton"}
@@ -182,6 +192,9 @@ def test_wallet(at_home: InProcess, net: Running, answers: list[Exchanged]) -> N
     assert 0 < channel["used_nanoton"] < channel["deposit_nanoton"]
     people = at_home("wallet", "show")
     assert found["address"] in people.out
+    assert found["address"].startswith("0Q")  # a test network, and not bounceable
+    for way in found["ways_out"]:
+        assert way["command"] in people.out
     topped = at_home("wallet", "top-up", channel["id"][:12], "0.25", "--yes", "--json")
     assert topped.code == 0, topped.out
     assert topped.json.keys() == {"ok", "channel", "deposit_nanoton"}
@@ -202,9 +215,9 @@ def test_a_new_wallet_and_the_end_of_a_channel(cocoon: InProcess, net: Running) 
     assert Path(made.json["file"]).stat().st_mode & 0o777 == 0o600
     again = cocoon("wallet", "new", "--plain", *flags)
     assert again.code == 2  # never overwritten
-    assert cocoon("wallet", "show", *flags).json == {
-        "address": made.json["address"], "balance_nanoton": 0, "channels": []
-    }  # fmt: skip
+    empty = cocoon("wallet", "show", *flags).json
+    assert (empty["address"], empty["balance_nanoton"]) == (made.json["address"], 0)
+    assert empty["channels"] == empty["ways_out"] == []
     assert cocoon("chat", "Hello", "--max-tokens", "2", *flags).code == 0
     shown = cocoon("wallet", "show", *flags).json
     assert shown["address"] == made.json["address"]
@@ -214,8 +227,41 @@ def test_a_new_wallet_and_the_end_of_a_channel(cocoon: InProcess, net: Running) 
     assert closing.json["state"] == "closing"
     assert closing.json["close_at"] > time.time()
     early = cocoon("wallet", "close", channel["id"], *flags)
-    assert early.code in (40, 50), early.out
-    assert cocoon("wallet", "show", *flags).json["channels"][0]["state"] == "closing"
+    assert early.json == closing.json  # nothing to do yet
+    shown = cocoon("wallet", "show", *flags).json
+    assert shown["channels"][0]["state"] == "closing"
+    (way,) = (way for way in shown["ways_out"] if way["what"] == "channel")
+    assert way["available_at"] == closing.json["close_at"]
+    refused = cocoon("wallet", "top-up", channel["id"], "0.1", *flags)
+    assert refused.code == 50
+    assert "closing" in refused.json["error"]["message"]
+
+
+def test_sending_from_the_wallet(cocoon: InProcess, net: Running, tmp_path: Path) -> None:
+    """To a second wallet, with a comment; then all of it; and what is refused before anything is sent."""
+    flags = ("--network", str(net.network_file), "--json")
+    assert cocoon("wallet", "new", "--plain", *flags).code == 0
+    assert cocoon("chat", "Hello", "--max-tokens", "2", *flags).code == 0  # has the faucet fund the wallet
+    before = cocoon("wallet", "show", *flags).json
+    mine, theirs = cocoon.home, tmp_path / "theirs"
+    cocoon.home = theirs
+    to = cocoon("wallet", "new", "--plain", *flags).json["address"]
+    cocoon.home = mine
+    poor = cocoon("wallet", "send", to, "9000", "--yes", *flags)
+    assert poor.code == 50
+    assert poor.json["error"]["code"] == "insufficient_funds"
+    assert poor.json["error"]["details"]["needed"] == 9000 * 10**9 + 20_000_000
+    assert before["address"] in poor.json["error"]["hint"]
+    sent = cocoon("wallet", "send", to, "1.5", "--comment", "thanks", *flags)
+    assert sent.code == 0, sent.out
+    assert sent.json["amount_nanoton"] == 1_500_000_000
+    after = cocoon("wallet", "show", *flags).json
+    gone = before["balance_nanoton"] - after["balance_nanoton"] - 1_500_000_000
+    assert 0 < gone <= sent.json["fee_nanoton_estimate"] < 10_000_000
+    cocoon.home = theirs
+    assert cocoon("wallet", "show", *flags).json["balance_nanoton"] == 1_500_000_000
+    assert cocoon("wallet", "send", before["address"], "--all", *flags).code == 0
+    assert cocoon("wallet", "show", *flags).json["balance_nanoton"] < 20_000_000
 
 
 def test_a_wallet_with_a_passphrase(

@@ -206,3 +206,11 @@ def test_a_node_that_left_still_anchors_and_collects() -> None:
 def test_a_node_that_waits_for_its_first_answer_does_nothing() -> None:
     joining = replace(NODE, joined=False, waiting=True, current_binding=b"", previous_binding=b"")
     assert decide(TERMS, replace(ENCLAVE, tree_size=6, anchor_by=NOW + 60), joining, (), NOW) == ()
+
+
+def test_a_node_that_closes_its_channels_settles_them_for_good() -> None:
+    found = decide(TERMS, ENCLAVE, NODE, (CLAIM,), NOW, drain=True, close=True)
+    assert found == (Settle(CLAIM.channel, final=True),)
+    assert decide(TERMS, ENCLAVE, NODE, (CLAIM,), NOW, drain=True) == (Settle(CLAIM.channel),)
+    dust = replace(CLAIM, used=1)
+    assert decide(TERMS, ENCLAVE, NODE, (dust,), NOW, drain=True, close=True) == ()

@@ -100,6 +100,7 @@ TESTS: Final = (
     "attestation/test_gpu_ocsp.py",
     "attestation/test_gpu_topology.py",
     "attestation/test_gpu_summary.py",
+    "attestation/test_caches.py",
     "attestation/test_eventlog_checks.py",
     "attestation/test_policy_language.py",
     "attestation/test_ear.py",
@@ -172,6 +173,19 @@ class Recorder:
         return sorted(self.tests.get((module, mutant.function), ()), key=lambda name: self.seconds[name])
 
 
+class Forgetful:
+    """Plugin for pytest that empties the package's caches before each test: a kept answer would hide a change."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """Forget everything."""
+        for name, module in list(sys.modules.items()):
+            if name.startswith(PACKAGE):
+                for value in list(vars(module).values()):
+                    if callable(clear := getattr(value, "cache_clear", None)):
+                        clear()
+
+
 def source_of(module: str) -> Path:
     """The file of a module of the package."""
     return ROOT / "attestation" / PACKAGE / f"{module.replace('.', '/')}.py"
@@ -182,7 +196,7 @@ def run_tests(tests: Sequence[str], *plugins: object) -> int:
     quiet = io.StringIO()
     arguments = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *tests]
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-        code = int(pytest.main(arguments, plugins=list(plugins)))
+        code = int(pytest.main(arguments, plugins=[*plugins, Forgetful()]))
     if code and plugins:
         sys.stderr.write(quiet.getvalue()[-4000:])
     return code

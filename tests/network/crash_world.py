@@ -422,7 +422,7 @@ class _Books:
                 self.refused.append((account, _message(found.in_msg).opcode))
         for out in found.out_msgs:
             if out.is_internal:
-                self._fees += out.info.fwd_fee + out.info.ihr_fee
+                self._fees += out.info.fwd_fee
                 if not out.info.bounced:
                     self.sent.setdefault(account, []).append(_message(out))
 

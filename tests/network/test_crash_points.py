@@ -1,7 +1,7 @@
 """A22: kill -9 at every step of join, attest, anchor, settle and close. `make crash` does all of them.
 
 Here: one life in which deaths are spread over all processes, and the proof that every named point is
-really passed in that life. What is added up afterwards: docs/spec/wallet.md, section 6.
+really passed in that life. What is added up afterwards: docs/spec/wallet.md, section 7.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ async def running(
         network.genesis,
         models={model.digest: model.name},
         releases=(release,),
-        policy=dataclasses.replace(network.genesis.policy, tee_kinds=frozenset({release.tee})),
+        policy=dataclasses.replace(
+            network.genesis.policy, tee_kinds=frozenset({release.tee}), recorded={release.tee: 10**10}
+        ),
     )
     network.config = dataclasses.replace(
         network.config, registry=f"0:{network.genesis.address.hash_part.hex()}"

@@ -58,6 +58,20 @@ class OutboxBusyError(ConfigError):
     default_hint = "wait until the other command has ended"
 
 
+class AddressError(ConfigError):
+    """An address that somebody typed is not one, or is one of another network."""
+
+    code = "address"
+    default_hint = "copy it whole from the receiver; one changed letter is noticed by its checksum"
+
+
+class AmountError(ConfigError):
+    """An amount of TON that somebody typed is none."""
+
+    code = "amount"
+    default_hint = 'write it like "1.5": digits, and at most nine of them behind the point'
+
+
 class OutboxConflictError(RejectedError):
     """An operation key was used again for a different operation."""
 

@@ -1,9 +1,12 @@
-"""Files that hold secrets: complete or not there, whatever crashes, and for their owner only."""
+"""Files that hold secrets: complete or not there, whatever crashes, and for their owner only. And locks."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -32,5 +35,17 @@ def publish(work: Path, path: Path) -> None:
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`. Raises `BlockingIOError` while another process holds it; ends with a process."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(handle)

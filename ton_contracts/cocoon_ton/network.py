@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from pytoniq_core import Address
 
 from cocoon_attestation.errors import ConfigError, MalformedError
-from cocoon_ton.address import parse_address
+from cocoon_ton.address import friendly_address, parse_address
 from cocoon_ton.paths import home_dir
 from cocoon_ton.values import FULL_SHARD, MASTERCHAIN, BlockId
 
@@ -26,8 +27,16 @@ _T = TypeVar("_T")
 
 MAINNET_GLOBAL_ID = -239
 TESTNET_GLOBAL_ID = -3
+_EXPLORERS = {
+    MAINNET_GLOBAL_ID: "https://tonviewer.com/{address}",
+    TESTNET_GLOBAL_ID: "https://testnet.tonviewer.com/{address}",
+}
+"""Where people look at accounts, if the network file names no other place."""
 _MAX_FILE = 4 << 20
-_FIELDS = frozenset({"name", "global_id", "registry", "global_config", "dev_root", "simulated", "faucet"})
+_EXPLORER = re.compile(r"https://[a-z0-9.-]+/[A-Za-z0-9/_.?=&%-]*\{address\}[A-Za-z0-9/_.?=&%-]*")
+_FIELDS = frozenset(
+    {"name", "global_id", "registry", "global_config", "dev_root", "simulated", "faucet", "explorer"}
+)
 _REQUIRED = frozenset({"name", "global_id", "registry", "global_config"})
 
 
@@ -62,6 +71,9 @@ class NetworkConfig:
     simulated: bool = False
     faucet: dict[str, Any] | None = field(default=None, repr=False)
     """Development only: ``seed`` (hex) or ``mnemonic`` of a funded wallet and its ``wallet`` version."""
+    explorer: str | None = None
+    """Page of an account at a block explorer, with ``{address}`` in it; None: the known one of mainnet and
+    testnet, none elsewhere. Shown to people only; nothing is read from there."""
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name[0] == ".":
@@ -70,6 +82,8 @@ class NetworkConfig:
             raise ConfigError(f"global_id {self.global_id} is not a 32-bit number")
         if self.global_id == MAINNET_GLOBAL_ID and (self.simulated or self.dev_root or self.faucet):
             raise ConfigError("a development root, faucet or simulation is refused on mainnet")
+        if self.explorer is not None and not _EXPLORER.fullmatch(self.explorer):
+            raise ConfigError("explorer: an https address with {address} in it is needed")
         if self.registry:
             _registry(self.registry)
         _init_block(self.global_config)
@@ -79,6 +93,12 @@ class NetworkConfig:
     def test_only(self) -> bool:
         """Whether user-friendly addresses carry the test flag."""
         return self.global_id != MAINNET_GLOBAL_ID
+
+    def explorer_link(self, address: Address) -> str:
+        """The page of an account at a block explorer; empty if the network has none."""
+        pattern = self.explorer or _EXPLORERS.get(self.global_id, "")
+        shown = friendly_address(address, bounceable=True, test_only=self.test_only)
+        return pattern.replace("{address}", shown)
 
     @property
     def registry_address(self) -> Address:
@@ -111,6 +131,7 @@ class NetworkConfig:
             "simulated": self.simulated,
             "dev_root": None if self.dev_root is None else base64.b64encode(self.dev_root).decode(),
             "faucet": self.faucet,
+            "explorer": self.explorer,
             "global_config": self.global_config,
         }
         return json.dumps(document, indent=2) + "\n"
@@ -176,6 +197,7 @@ def parse_network(raw: bytes | str) -> NetworkConfig:
         dev_root=_base64(document["dev_root"], "dev_root") if document.get("dev_root") else None,
         simulated=_typed(document, "simulated", bool) if "simulated" in document else False,
         faucet=_typed(document, "faucet", dict) if document.get("faucet") else None,
+        explorer=_typed(document, "explorer", str) if document.get("explorer") is not None else None,
     )
 
 

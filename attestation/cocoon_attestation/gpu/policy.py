@@ -76,6 +76,10 @@ class GpuPolicy:
             raise ConfigError("a GPU policy with fewer than one GPU could never accept")
         if not self.device_roots or not self.rim_roots:
             raise ConfigError("a GPU policy needs a device root and a manifest root")
+        if not self.chips or not self.modes or not self.opaque_versions:
+            raise ConfigError(
+                "no chip, mode or version of reports is allowed: the policy could never accept"
+            )
         if self.ocsp_nonce is not None and len(self.ocsp_nonce) != 32:
             raise ConfigError("an OCSP nonce has 32 bytes")
 

@@ -107,6 +107,8 @@ class SnpPolicy:
             raise ConfigError("no SNP measurement is allowed: the policy could never accept")
         if not self.roots:
             raise ConfigError("an SNP policy needs a root")
+        if not self.products or not self.vmpls:
+            raise ConfigError("no SNP product or no VMPL is allowed: the policy could never accept")
         _require_sizes("measurement", self.measurements or (), 48)
         _require_sizes("report data", (self.report_data,), 64)
         _require_sizes("host data", (self.host_data,), 32)

@@ -38,8 +38,8 @@ class Gpus(Protocol):
         """Appraise all devices, let them take work, and say what was found."""
         ...
 
-    def evidence(self, nonce: bytes) -> Sequence[evidence_pb2.DeviceEvidence]:
-        """Evidence of every device for a nonce of 32 bytes."""
+    def evidence(self, nonce: bytes, *, complete: bool = True) -> Sequence[evidence_pb2.DeviceEvidence]:
+        """Evidence of every device for a nonce of 32 bytes; `complete`: with all endorsements, or none at all."""
         ...
 
 

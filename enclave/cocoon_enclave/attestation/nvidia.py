@@ -113,15 +113,19 @@ class NvidiaGpus:
             devices=measured_devices(claims),
         ).encode()
 
-    def evidence(self, nonce: bytes) -> list[evidence_pb2.DeviceEvidence]:
+    def evidence(self, nonce: bytes, *, complete: bool = True) -> list[evidence_pb2.DeviceEvidence]:
         """Evidence of every device for a nonce of 32 bytes; a `DeviceSource`.
 
-        Where manifests or revocation answers cannot be had, none are stapled: a client can get its own. If
-        mode or devices changed, the GPUs take no more work.
+        If mode or devices changed, the GPUs take no more work.
+
+        Args:
+            nonce: 32 bytes that every device signs.
+            complete: if false, and manifests or revocation answers cannot be had, none are stapled: the
+                client that asks can get its own.
 
         Raises:
             UnsupportedError: the gate was not passed, or mode or devices changed since.
-            UnavailableError: the driver did not answer.
+            UnavailableError: the driver did not answer, or manifests or answers cannot be had.
         """
         if self._passed is None:
             raise UnsupportedError("the GPUs have not passed the gate", hint=NO_GPU_HINT)
@@ -141,6 +145,8 @@ class NvidiaGpus:
         try:
             shown: Sequence[GpuDevice] = self._endorser.endorse(read, wanted)
         except UnavailableError as error:
+            if complete:
+                raise
             _LOG.warning("GPU evidence goes out without endorsements: %s", error)
             shown = read
         return [

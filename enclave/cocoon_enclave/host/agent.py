@@ -108,6 +108,8 @@ class HostAgent:
         self._unfinished = True
         self.drain = False
         """Finish: take no requests, anchor and collect everything; `run` returns when that is done."""
+        self.close = False
+        """With `drain`: settlements close their channels too."""
         self.snapshot = Snapshot()
         self.identity = NodeIdentity(
             global_id=network.global_id,
@@ -177,6 +179,7 @@ class HostAgent:
             tuple(c.view for c in claims if not self._backoff.waits(Settle(c.view.channel), now)),
             now,
             drain=self.drain,
+            close=self.drain and self.close and status.active_requests == 0,
         )
         actions = tuple(action for action in actions if not self._backoff.waits(action, now))
         self.snapshot = Snapshot(
@@ -375,7 +378,9 @@ class HostAgent:
         claims = {claim.view.channel: claim for claim in self.snapshot.claims}
         wanted = [settle for settle in settles if settle.channel in claims]
         try:
-            results = await self._treasury.pay_all([self._settlement(claims[s.channel]) for s in wanted])
+            results = await self._treasury.pay_all(
+                [self._settlement(claims[s.channel], final=s.final) for s in wanted]
+            )
         except PaymentError as error:
             results = [error] * len(wanted)
         failure: PaymentError | None = None
@@ -387,8 +392,10 @@ class HostAgent:
                 self._backoff.worked(settle)
         return failure
 
-    def _settlement(self, claim: Claimed) -> Payment:
-        body = settle_body(claim=claim.message.claim, authorization=claim.message.authorization)
+    def _settlement(self, claim: Claimed, *, final: bool) -> Payment:
+        body = settle_body(
+            claim=claim.message.claim, authorization=claim.message.authorization, final=final
+        )
         return Payment(
             key=f"settle:{bytes(body.hash).hex()}:{claim.view.paid}:{claim.view.balance}",
             to=self.node_address,

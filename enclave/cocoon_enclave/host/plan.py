@@ -149,6 +149,8 @@ class Settle:
     """Collect what a channel owes."""
 
     channel: bytes
+    final: bool = False
+    """Also close it: the rest goes back to its client at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +171,21 @@ def decide(
     now: int,
     *,
     drain: bool = False,
+    close: bool = False,
 ) -> tuple[Action, ...]:
-    """The actions that are due at `now` (Unix seconds), in the order in which they must happen."""
+    """The actions that are due at `now` (Unix seconds), in the order in which they must happen.
+
+    drain: collect and anchor everything now. close: each settlement also closes its channel.
+    """
     answers = tuple(
         Respond(c) for c in sorted(node.challenges, key=lambda c: c.deadline) if now <= c.deadline
     )
-    return (*answers, *_routine(terms, enclave, node, claims, now, drain=drain))
+    rest = _routine(terms, enclave, node, claims, now, drain=drain)
+    if close:
+        rest = tuple(
+            Settle(action.channel, final=True) if isinstance(action, Settle) else action for action in rest
+        )
+    return (*answers, *rest)
 
 
 def _routine(

@@ -127,6 +127,10 @@ class TestChain:
         """Balance in nanoton, 0 for no account."""
         return self.account(address).balance
 
+    def addresses(self) -> tuple[Address, ...]:
+        """All accounts that exist."""
+        return tuple(self._accounts)
+
     def total_balance(self) -> int:
         """Sum of all balances."""
         return sum(view_account(account).balance for account in self._accounts.values())

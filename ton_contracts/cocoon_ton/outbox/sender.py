@@ -9,9 +9,8 @@ sequence number is unused.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import logging
-import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ from cocoon_ton.errors import (
     MessageRefusedError,
     OutboxBusyError,
 )
+from cocoon_ton.files import locked
 from cocoon_ton.outbox.operation import (
     ExternalOperation,
     Operation,
@@ -75,17 +75,17 @@ class Outbox:
         self._resend_interval = resend_interval
         self._sent_at: dict[bytes, float] = {}
         self._store: OutboxStore | None = None
-        self._lock: int | None = None
+        self._held = contextlib.ExitStack()
 
     async def __aenter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock_file(self._path.with_name(self._path.name + ".lock"))
         identity = f"{raw_address(self._wallet.address)} {self._wallet.global_id}"
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._path.with_name(self._path.name + ".lock")))
+            except BlockingIOError as error:
+                raise OutboxBusyError("another process uses this wallet's outbox") from error
             self._store = OutboxStore(self._path, identity)
-        except BaseException:
-            self._unlock()
-            raise
+            self._held = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -93,12 +93,7 @@ class Outbox:
     ) -> None:
         self._open.close()
         self._store = None
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._held.close()
 
     @property
     def _open(self) -> OutboxStore:
@@ -272,13 +267,3 @@ class Outbox:
             if pending is not None:
                 self._open.note(pending.number, str(error))
             _log.info("outbox: message not taken: %s", error)
-
-
-def _lock_file(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise OutboxBusyError("another process uses this wallet's outbox") from error
-    return handle
