@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
@@ -90,6 +91,8 @@ class Policy:
     gpu: GpuPolicy | None = None
     """Rules for GPUs; None = a node that shows devices is refused. An open `gpu_count` means: as many as
     the measured software says; a number means: exactly so many, also for nodes without devices."""
+    digest: bytes = field(init=False, repr=False, compare=False)
+    """H("cocoon/v1/policy" ‖ canonical JSON of `to_dict`), 32 bytes."""
 
     def __post_init__(self) -> None:
         """Check that the policy can accept something and that every value has its form."""
@@ -99,6 +102,8 @@ class Policy:
             _check_root(self.dev_root, self.global_id)
         require_strict(self.snp, self.gpu)
         check_vendor_roots(self.snp, self.gpu, simulated=self.simulated)
+        object.__setattr__(self, "recovery_dates", MappingProxyType(dict(self.recovery_dates)))
+        object.__setattr__(self, "digest", _digest(self.to_dict()))
 
     @property
     def root(self) -> bytes:
@@ -164,12 +169,6 @@ class Policy:
             "tee_kinds": sorted(kind.label for kind in self.tee_kinds),
         }
 
-    @property
-    def digest(self) -> bytes:
-        """H("cocoon/v1/policy" ‖ canonical JSON of `to_dict`), 32 bytes."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(b"cocoon/v1/policy" + text.encode("ascii")).digest()
-
     def tightened(
         self,
         *,
@@ -228,6 +227,11 @@ class Policy:
             session_limit_s=_lower(self.session_limit_s, session_limit_s),
             not_after=not_after if self.not_after is None else _lower(self.not_after, not_after),
         )
+
+
+def _digest(document: Mapping[str, object]) -> bytes:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(b"cocoon/v1/policy" + text.encode("ascii")).digest()
 
 
 def _hexes(values: Iterable[bytes]) -> list[str]:

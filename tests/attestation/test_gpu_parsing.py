@@ -230,6 +230,15 @@ def test_simulated_manifest_is_read() -> None:
     assert set(rim.active) == {6, 9, 17, 22}
 
 
+def test_the_tree_that_was_read_is_the_one_that_is_verified() -> None:
+    parsed = parse_rim(DRIVER_RIM)
+    first, second = verify_rim(parsed), verify_rim(parsed)
+    assert isinstance(first, Rim)
+    assert first == second  # verifying changed nothing in the tree
+    parsed.root.set("name", "GH200")
+    assert verify_rim(parsed) == "the XML signature is wrong (InvalidDigest)"
+
+
 @pytest.mark.parametrize(
     "document",
     [

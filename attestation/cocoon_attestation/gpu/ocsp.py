@@ -7,8 +7,6 @@ manifest signer. Only "good" counts: revoked, on hold, unknown, stale or unbound
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +15,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -143,7 +140,7 @@ class RevocationReader:
                 return f"no OCSP response for certificate {position}"
             for answer in about:
                 if answer not in judged:
-                    judged[answer] = response_problem(answer, certificate, issuer, self._nonce, self._at)
+                    judged[answer] = _answer_problem(answer, issuer, self._nonce, self._at)
                 if (problem := judged[answer]) is not None:
                     return f"certificate {position}: {problem}"
         return None
@@ -170,6 +167,13 @@ def response_problem(
     """Say why `answer` does not clear `certificate`, or None if it does."""
     if answer.about != _cert_id(certificate, issuer):
         return "the OCSP response is about another certificate"
+    return _answer_problem(answer, issuer, nonce, at)
+
+
+def _answer_problem(
+    answer: OcspAnswer, issuer: x509.Certificate, nonce: bytes, at: dt.datetime
+) -> str | None:
+    """Why `answer`, which is about a certificate of `issuer`, does not clear it, or None."""
     problem = _responder_problem(answer, issuer, at)
     if problem is not None:
         return problem
@@ -187,24 +191,9 @@ def response_problem(
 
 
 def _cert_id(certificate: x509.Certificate, issuer: x509.Certificate) -> CertId:
-    return (certificate.serial_number, *_issuer_id(issuer))
-
-
-@functools.lru_cache(maxsize=128)
-def _issuer_id(issuer: x509.Certificate) -> tuple[bytes, bytes]:
-    """Hashes of name and key as they stand in a CertID (RFC 6960, 4.1.1)."""
-    return (
-        hashlib.sha384(issuer.subject.public_bytes()).digest(),
-        hashlib.sha384(_key_bits(issuer)).digest(),
-    )
-
-
-def _key_bits(issuer: x509.Certificate) -> bytes:
-    """The content of the BIT STRING in the key info, which is what a CertID hashes."""
-    key = p384_key(issuer)
-    if key is None:
-        return issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    """The CertID (RFC 6960, 4.1.1) with which one would ask about `certificate`."""
+    asked = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA384()).build()
+    return asked.serial_number, asked.issuer_name_hash, asked.issuer_key_hash
 
 
 def _responder_problem(answer: OcspAnswer, issuer: x509.Certificate, at: dt.datetime) -> str | None:

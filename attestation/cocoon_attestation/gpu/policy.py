@@ -82,6 +82,8 @@ class GpuPolicy:
             )
         if self.ocsp_nonce is not None and len(self.ocsp_nonce) != 32:
             raise ConfigError("an OCSP nonce has 32 bytes")
+        for name in ("minimum_driver", "minimum_vbios"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def waived(self) -> frozenset[str]:

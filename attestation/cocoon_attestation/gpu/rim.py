@@ -56,8 +56,8 @@ class Rim:
 class UnverifiedRim:
     """A parsed document with its certificates; it has no readable values on purpose."""
 
-    data: bytes
-    """The document."""
+    root: Any
+    """The document, as `lxml` read it."""
     claimed_name: str
     """Name of the tag. Nobody vouches for it: it may sort manifests and nothing else."""
     chain: tuple[x509.Certificate, ...]
@@ -95,7 +95,7 @@ def parse_rim(data: bytes) -> UnverifiedRim:
         ]
     except (binascii.Error, ValueError) as error:
         raise MalformedError("a certificate of a manifest is not base64") from error
-    return UnverifiedRim(data=data, claimed_name=root.get("name", ""), chain=parse_der_chain(ders))
+    return UnverifiedRim(root=root, claimed_name=root.get("name", ""), chain=parse_der_chain(ders))
 
 
 def rim_chain_problem(
@@ -116,6 +116,8 @@ def verify_rim(rim: UnverifiedRim) -> Rim | str:
         UnsupportedError: the extra ``gpu`` is not installed.
     """
     signxml, exceptions = _module("signxml"), _module("signxml.exceptions")
+    verifier = signxml.XMLVerifier()
+    verifier.get_root = lambda root: root  # judge the very tree that `parse_rim` accepted, not a second reading
     config = signxml.SignatureConfiguration(
         location="./",
         expect_references=1,
@@ -125,7 +127,7 @@ def verify_rim(rim: UnverifiedRim) -> Rim | str:
         verification_time=rim.chain[0].not_valid_before_utc,
     )
     try:
-        result = signxml.XMLVerifier().verify(rim.data, x509_cert=rim.chain[0], expect_config=config)
+        result = verifier.verify(rim.root, x509_cert=rim.chain[0], expect_config=config)
     except exceptions.SignXMLException as error:
         return f"the XML signature is wrong ({type(error).__name__})"
     except Exception as error:  # `signxml` lets errors of lxml and of key parsing through

@@ -113,6 +113,8 @@ class SnpPolicy:
         _require_sizes("report data", (self.report_data,), 64)
         _require_sizes("host data", (self.host_data,), 32)
         _require_sizes("chip id", self.chip_ids | self.denied_chip_ids, 64)
+        for name in ("minimum_tcb", "platform_required"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def waived(self) -> frozenset[str]:
