@@ -105,7 +105,9 @@ def test_a_policy_has_no_default_that_accepts() -> None:
     required = {
         field.name
         for field in dataclasses.fields(Policy)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
     }
     assert required == {"global_id", "releases", "models", "min_tcb_evaluation"}
 

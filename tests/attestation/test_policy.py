@@ -167,7 +167,9 @@ def test_every_field_is_in_the_digest(lab: Any) -> None:
         {"snp": open_snp_policy()},
         {"gpu": GpuPolicy(gpu_count=None)},
     ]
-    assert {name for change in changes for name in change} == {f.name for f in dataclasses.fields(Policy) if f.init}
+    assert {name for change in changes for name in change} == {
+        f.name for f in dataclasses.fields(Policy) if f.init
+    }
     digests = {policy(**change).digest for change in changes} | {policy().digest}
     assert len(digests) == len(changes) + 1
 

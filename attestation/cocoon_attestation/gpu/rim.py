@@ -54,7 +54,7 @@ class Rim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnverifiedRim:
-    """A parsed document with its certificates; it has no readable values on purpose."""
+    """A parsed document with its certificates. Values are read from what `verify_rim` returns, never from here."""
 
     root: Any
     """The document, as `lxml` read it."""
@@ -117,7 +117,8 @@ def verify_rim(rim: UnverifiedRim) -> Rim | str:
     """
     signxml, exceptions = _module("signxml"), _module("signxml.exceptions")
     verifier = signxml.XMLVerifier()
-    verifier.get_root = lambda root: root  # judge the very tree that `parse_rim` accepted, not a second reading
+    # The library would parse again: it shall judge the very tree that `parse_rim` accepted.
+    verifier.get_root = lambda root: root
     config = signxml.SignatureConfiguration(
         location="./",
         expect_references=1,
