@@ -112,9 +112,15 @@ class Life:
             time.sleep(0.1)
 
     def cocoon(
-        self, *arguments: str, ok: Callable[[dict[str, Any]], bool] = lambda _: True
+        self,
+        *arguments: str,
+        ok: Callable[[dict[str, Any]], bool] = lambda _: True,
+        done: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
-        """Run a command until it ends well and `ok` likes its answer; a person would type it again."""
+        """Run a command until it ends well and `ok` likes its answer; a person would type it again.
+
+        done: whether a command that died had done its work, as a person would look before typing it again.
+        """
         end = time.monotonic() + 90
         argv = [
             sys.executable, str(HERE / "crash_launch.py"), str(self._plan), "client", "cocoon_cli", *arguments,
@@ -134,6 +140,8 @@ class Life:
                 out, err = process.communicate()
             if process.returncode == 0 and ok(document := json.loads(out)):
                 return dict(document)
+            if process.returncode == -signal.SIGKILL and done():
+                return {}
             if process.returncode == 2 or b"Traceback" in err or time.monotonic() > end:
                 raise CrashError(
                     f"{arguments}: {process.returncode} {out.decode()} {err.decode()[-3000:]}; {self.deaths}"
@@ -175,7 +183,7 @@ class Life:
         (channel,) = self.ledger("SELECT id FROM channels WHERE state = 'open'")
         id = bytes(channel["id"])
         self.channels.append(id)
-        self.cocoon("wallet", "top-up", id.hex(), "0.5", "--yes")
+        self.cocoon("wallet", "top-up", id.hex(), "0.5", "--yes", done=lambda: self._topped_up(id))
         self._ask()
         self.until(lambda: self._anchored(node), "anchored")
         self.cocoon("wallet", "close", id.hex(), "--yes")
@@ -303,6 +311,10 @@ class Life:
     def _warp(self) -> bool:
         asyncio.run(send_command(self.root / "chain", "warp", seconds=CLOSE_DELAY_S))
         return True
+
+    def _topped_up(self, channel: bytes) -> bool:
+        rows = self.ledger("SELECT id, top_ups, pending_top_up FROM channels")
+        return any((row["id"], row["top_ups"], row["pending_top_up"]) == (channel, 1, "0") for row in rows)
 
     def ledger(self, query: str) -> list[sqlite3.Row]:
         """Rows of the client's ledger."""

@@ -29,7 +29,7 @@ ARMED = {
     "host/attest/outbox.start:after",
     "host/anchor/outbox.sent:after",
     "host/settle/done:after",
-    "client/open/outbox.start:after",
+    "client/open/ledger.open:before",
     "client/topup/outbox.finish:before",
     "client/finish/chain.send:after",
 }
