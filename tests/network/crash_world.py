@@ -171,7 +171,7 @@ class Life:
 
     def live(self, *, rounds: int = 1) -> None:
         """Everything from nothing to an empty outbox, with `rounds` channels one after the other."""
-        network = self._begin()
+        network = self.begin()
         node = node_identity(network, host_wallet(self.root / "host", network.global_id)).address
         self.until(lambda: self._attested(node), "attested")
         for _ in range(rounds):
@@ -179,19 +179,20 @@ class Life:
         self.until(self._quiet, "nothing pending")
 
     def _one_channel(self, node: Address) -> None:
-        self._ask()
+        self.ask()
         (channel,) = self.ledger("SELECT id FROM channels WHERE state = 'open'")
         id = bytes(channel["id"])
         self.channels.append(id)
         self.cocoon("wallet", "top-up", id.hex(), "0.5", "--yes", done=lambda: self._topped_up(id))
-        self._ask()
+        self.ask()
         self.until(lambda: self._anchored(node), "anchored")
         self.cocoon("wallet", "close", id.hex(), "--yes")
         self.until(lambda: self._settled(id), "settled after the close began")
         self.until(self._warp, "time")
         self.cocoon("wallet", "close", id.hex(), "--yes", ok=lambda found: found["state"] == "closed")
 
-    def _begin(self) -> NetworkConfig:
+    def begin(self) -> NetworkConfig:
+        """Start everything up to the host agent."""
         from enclave_testkit import write_tiny_model  # type: ignore[import-not-found]
 
         write_tiny_model(self.home / "tiny")
@@ -212,8 +213,18 @@ class Life:
         self._start(
             "enclave", str(HERE.parent / "enclave" / "enclave_testkit.py"), str(self.root / "enclave.toml")
         )
-        self._start("host", "cocoon_cli", "host", "run", "--config", str(self.root / "host.toml"), "--json")
+        self.start_host()
         return network
+
+    def start_host(self) -> None:
+        """Start the host agent."""
+        self._start("host", "cocoon_cli", "host", "run", "--config", str(self.root / "host.toml"), "--json")
+
+    def end(self, name: str) -> None:
+        """Kill a process for good: it is not tended any more."""
+        process = self._parts.pop(name)
+        process.kill()
+        process.stop()
 
     def _network(self, platform: DevPlatform, registry: str) -> NetworkConfig:
         directory = self.root / "chain"
@@ -258,7 +269,8 @@ class Life:
         )  # fmt: skip
         (self.root / "host.toml").write_text(text + 'settle_minimum = "0.000001"\n')
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """One answer."""
         before = self.answers
         self.cocoon("chat", "Say something.", "--model", "tiny", "--max-tokens", "6")
         self.answers = before + 1
@@ -275,6 +287,10 @@ class Life:
                 return await chain.account(address)
 
         return asyncio.run(main())
+
+    def now(self) -> int:
+        """The chain's time."""
+        return int(asyncio.run(send_command(self.root / "chain", "status"))["now"])
 
     def node(self, address: Address) -> NodeState:
         """The node contract."""
