@@ -98,7 +98,7 @@ class Life:
         log = self.root / "logs" / f"{name}.log"
         return log.read_text(errors="replace")[-3000:] if log.exists() else ""
 
-    def until(self, look: Callable[[], T], what: str, within: float = 60.0) -> T:
+    def until(self, look: Callable[[], T], what: str, within: float = 150.0) -> T:
         """Wait until `look` returns something true, while the processes are tended."""
         end = time.monotonic() + within
         while True:
@@ -121,7 +121,7 @@ class Life:
 
         done: whether a command that died had done its work, as a person would look before typing it again.
         """
-        end = time.monotonic() + 90
+        end = time.monotonic() + 240
         argv = [
             sys.executable, str(HERE / "crash_launch.py"), str(self._plan), "client", "cocoon_cli", *arguments,
             "--network", str(self.root / "network.json"), "--json",

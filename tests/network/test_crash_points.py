@@ -38,6 +38,7 @@ Chosen so that what the death cuts off is passed later in the same life."""
 
 
 @pytest.mark.network
+@pytest.mark.timeout(900)  # a slow machine is no failure
 def test_a_life_with_a_death_in_every_step(tmp_path: Path) -> None:
     if reason := why_not():
         pytest.skip(reason)

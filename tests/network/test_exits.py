@@ -22,7 +22,7 @@ else:
     from crash_world import CLOSE_DELAY_S, Life
     from netkit import cocoon_process, processes_of, until, why_not
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.timeout(900)]  # a slow machine is no failure
 TON = 10**9
 
 
