@@ -2,7 +2,7 @@
 
 A development network's registry names one root certificate by its hash. That certificate carries the
 stand-ins for AMD's and NVIDIA's roots in an extension, so the hash names them as well and nothing else has
-to be trusted. See docs/spec/simulated-tee.md, section 3.
+to be trusted. See docs/spec/simulated-tee.md, section 2.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from cocoon_cli.clients import run
 from cocoon_cli.options import common_options
 from cocoon_cli.output import SIMULATED, console, out, print_json, ton
 from cocoon_ton.address import friendly_address
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import LiteChain, default_anchors
 from cocoon_ton.files import locked
 from cocoon_ton.network import load_network
 from cocoon_ton.paths import home_dir
@@ -171,7 +171,7 @@ async def _agent(config: HostConfig) -> AsyncIterator[HostAgent]:
     network = load_network(config.network)
     wallet = _wallet(config, network.global_id)
     async with (
-        LiteChain(network) as chain,
+        LiteChain(network, anchors=default_anchors()) as chain,
         grpc.aio.insecure_channel(config.host_service, _RECONNECT) as channel,
     ):
         yield HostAgent(
@@ -193,7 +193,7 @@ async def _owner_message(config: HostConfig, what: str) -> NodeState:
     own = _own_node(config)
     network, wallet, identity = own.network, own.wallet, own.identity
     body = {"unbond": unbond_body, "withdraw": withdraw_body}[what]()
-    async with LiteChain(network) as chain:
+    async with LiteChain(network, anchors=default_anchors()) as chain:
         treasury = WalletTreasury(wallet, outbox=config.state / "outbox.sqlite3", chain=chain)
         before = await chain.account(identity.address)
         if node_state(before) is None:
@@ -245,7 +245,7 @@ async def _status(config: HostConfig) -> dict[str, object]:
 
     own = _own_node(config)
     network, wallet, identity = own.network, own.wallet, own.identity
-    async with LiteChain(network) as chain:
+    async with LiteChain(network, anchors=default_anchors()) as chain:
         head = await chain.head()
         account = await chain.account(identity.address, head)
         money = await chain.account(wallet.address, head)

@@ -12,7 +12,7 @@ from cocoon_cli.clients import run
 from cocoon_cli.options import common_options, network_option
 from cocoon_cli.output import print_json, table
 from cocoon_ton.address import raw_address
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import LiteChain, default_anchors
 from cocoon_ton.network import NetworkConfig, load_network
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def registry(nodes: bool, network: str, as_json: bool) -> None:
 
     async def main() -> RegistryHistory:
         chosen = load_network(network)
-        async with LiteChain(chosen) as chain:
+        async with LiteChain(chosen, anchors=default_anchors()) as chain:
             return await read_history(chain, chosen.registry_address)
 
     history = run(main)
@@ -117,7 +117,7 @@ async def _checkpoints(network: NetworkConfig, prefix: str) -> list[dict[str, ob
     from cocoon_ton.registry import parse_registry
 
     rows: list[dict[str, object]] = []
-    async with LiteChain(network) as chain:
+    async with LiteChain(network, anchors=default_anchors()) as chain:
         head = await chain.head()
         account = await chain.account(network.registry_address, head)
         if account.data is None:

@@ -173,10 +173,10 @@ async def read_registry(network: NetworkConfig) -> RegistryState:
     Raises:
         ConfigError: there is no registry at the network's address.
     """
-    from cocoon_ton.chain import LiteChain
+    from cocoon_ton.chain import LiteChain, default_anchors
     from cocoon_ton.registry import parse_registry
 
-    async with LiteChain(network) as chain:
+    async with LiteChain(network, anchors=default_anchors()) as chain:
         account = await chain.account(network.registry_address)
     if account.data is None:
         raise ConfigError("the network's registry is not deployed")

@@ -19,7 +19,7 @@ from cocoon_proxy.channel_view import ChannelViewer
 from cocoon_proxy.closing import Closure
 from cocoon_proxy.events import ClientEvent, EventHandler
 from cocoon_proxy.ledger import ChannelRow
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import LiteChain, default_anchors
 from cocoon_ton.channel import MIN_MESSAGE_VALUE, start_close_body, top_up_body
 from cocoon_ton.fees import channel_fee
 from cocoon_ton.network import NetworkConfig, load_network
@@ -59,7 +59,7 @@ def show(host_config: Path | None, network: str, as_json: bool) -> None:
         ledger.close()
 
     async def main() -> tuple[int, list[WayOut]]:
-        async with LiteChain(chosen) as chain:
+        async with LiteChain(chosen, anchors=default_anchors()) as chain:
             balance = (await chain.account(key.address)).balance
             viewer = ChannelViewer(chain=chain, clock=time.time, timeout_s=60)
             ways = wallet_way(key, balance) + await channel_ways(viewer, channels, int(time.time()))

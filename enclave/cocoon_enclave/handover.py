@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cocoon.v1 import payment_pb2, record_pb2
 from cocoon_attestation.appraisal import appraise
 from cocoon_attestation.binding import KeyBinding, parse_key_binding
 from cocoon_attestation.checkpoint import verify_checkpoint
-from cocoon_attestation.dev_roots import read_dev_roots
+from cocoon_attestation.dev_roots import DevRoots, read_dev_roots
 from cocoon_attestation.errors import CocoonError, ConfigError, MalformedError, RejectedError
 from cocoon_attestation.evidence import Evidence, TdxEvidence, parse_evidence
 from cocoon_attestation.gpu.policy import GpuPolicy
@@ -128,7 +128,7 @@ def _appraises(keyset: StoredKeyset, config: EnclaveConfig, dev_root: bytes | No
             node=config.node,
             max_collateral_age_s=_COLLATERAL_AGE_S,
             snp=None if vendors is None else vendors.snp,
-            gpu=GpuPolicy(gpu_count=None) if vendors is None else vendors.gpu,
+            gpu=_gpu_rules(config, vendors),
         )
         verified = appraise(
             keyset.evidence, policy=policy, challenge=evidence.challenge, now=keyset.made_at
@@ -136,6 +136,14 @@ def _appraises(keyset: StoredKeyset, config: EnclaveConfig, dev_root: bytes | No
     except (MalformedError, RejectedError, ConfigError):
         return False
     return verified.binding_hash == keyset.binding_hash
+
+
+def _gpu_rules(config: EnclaveConfig, vendors: DevRoots | None) -> GpuPolicy | None:
+    """The rules by which this node checks GPUs itself, for as many as the evidence measured."""
+    if config.gpu is not None:
+        rules = config.gpu.rules if vendors is None else config.gpu.simulated_rules(vendors)
+        return replace(rules, gpu_count=None)
+    return GpuPolicy(gpu_count=None) if vendors is None else vendors.gpu
 
 
 def _models(evidence: Evidence, config: EnclaveConfig) -> frozenset[bytes]:

@@ -46,7 +46,7 @@ from cocoon_proxy.runner import Runner
 from cocoon_proxy.tasks import TaskScope
 from cocoon_proxy.treasury import open_treasury
 from cocoon_proxy.values import Answer, ModelInfo
-from cocoon_ton.chain import LiteChain
+from cocoon_ton.chain import AnchorStore, LiteChain
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.paths import cache_dir, home_dir
 from cocoon_ton.treasury import Chain, Treasury
@@ -103,7 +103,9 @@ class AsyncClient:
             stack.callback(self.ledger.close)
             await durable(self.ledger.recover)
             if self._chain is None:
-                self._chain = await stack.enter_async_context(LiteChain(self.network))
+                self._chain = await stack.enter_async_context(
+                    LiteChain(self.network, anchors=AnchorStore((self._home or home_dir()) / "anchors"))
+                )
             if self._wallet is None:
                 self._wallet = await stack.enter_async_context(
                     open_treasury(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cocoon_attestation.errors import UnavailableError
+from cocoon_cli.output import print_error
 from cocoon_cli.processes import ManagedProcess, ProcessGroup
 
 SERVER = """
@@ -136,3 +137,18 @@ def test_a_killed_parent_leaves_no_children(tmp_path: Path) -> None:
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(pid)
+
+
+def test_people_see_the_end_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A child that fails says why in its log; the error shows it, with what looks like markup in it."""
+    program = "import sys; sys.stderr.write('first\\nport [49755] is taken\\n'); sys.exit(3)"
+    process = child(tmp_path, program)
+    process.start()
+    with pytest.raises(UnavailableError) as caught:
+        process.wait_ready(20)
+    process.stop()
+    print_error(caught.value.to_dict(), as_json=False)
+    shown = capsys.readouterr().err
+    assert "stopped before it was ready" in shown
+    assert "| port [49755] is taken" in shown
+    assert "server.log" in shown

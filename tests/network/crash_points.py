@@ -29,9 +29,9 @@ from cocoon_ton import opcodes
 EDGES = ("before", "after")
 CHAIN_STEPS = {
     opcodes.NODE_JOIN: "join",
-    opcodes.NODE_ATTEST: "attest",
-    opcodes.PCK_ATTEST: "attest",
     opcodes.PCK_VERIFY_AND_ATTEST: "attest",
+    opcodes.PCK_ATTEST: "attest",
+    opcodes.PCK_ATTESTED: "attested",
     opcodes.NODE_SETTLE: "settle",
     opcodes.CHANNEL_TOP_UP: "fund",
     opcodes.CHANNEL_START_CLOSE: "close",
@@ -77,7 +77,7 @@ _HOST = Process(
         Target(name="outbox.sent", where="cocoon_ton.outbox.store:OutboxStore.external_sent"),
         Target(name="outbox.settle", where="cocoon_ton.outbox.store:OutboxStore.settle"),
         Target(name="enclave.call", where="cocoon_enclave.host.agent:call"),
-        Target(name="enclave.evidence", where="cocoon_enclave.host.attest:call"),
+        Target(name="evidence.call", where="cocoon_enclave.host.attest:call"),
         Target(name="done", where="cocoon_ton.treasury:WalletTreasury.pay_all"),
     ),
     steps={
@@ -88,7 +88,7 @@ _HOST = Process(
         "outbox.sent": ("anchor",),
         "outbox.settle": ("anchor",),
         "enclave.call": ("look", "anchor"),
-        "enclave.evidence": ("attest",),
+        "evidence.call": ("attest",),
         "done": _PAID,
     },
     stages={
@@ -166,7 +166,7 @@ _CHAIN = Process(
     name="chain",
     first="",
     targets=(Target(name="commit", where="cocoon_ton.devnet.store:Store.commit"),),
-    steps={"commit": ("join", "attest", "anchor", "settle", "fund", "close", "finish")},
+    steps={"commit": ("join", "attest", "attested", "anchor", "settle", "fund", "close", "finish")},
     stages={},
 )
 PROCESSES = {process.name: process for process in (_CHAIN, _ENCLAVE, _HOST, _CLIENT)}

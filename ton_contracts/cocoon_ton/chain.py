@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 from pytoniq_core import Address
 
+from cocoon_ton.lite.anchors import AnchorStore, default_anchors
 from cocoon_ton.lite.chain import LiteChain
 from cocoon_ton.lite.trust import TrustMode
 from cocoon_ton.values import AccountState, BlockId, BlockRef, MessageInfo, TransactionInfo
 
 __all__ = [
     "AccountState",
+    "AnchorStore",
     "BlockId",
     "BlockRef",
     "ChainReader",
@@ -25,6 +27,7 @@ __all__ = [
     "MessageInfo",
     "TransactionInfo",
     "TrustMode",
+    "default_anchors",
 ]
 
 

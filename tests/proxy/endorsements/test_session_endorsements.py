@@ -23,6 +23,7 @@ from cryptography.x509 import ocsp
 
 from cocoon.v1 import evidence_pb2
 from cocoon_attestation.errors import EvidenceRejectedError, UnavailableError
+from cocoon_attestation.payment import PriceList
 from cocoon_enclave.attestation.simulated import EVALUATION_NUMBER, DevPlatform
 from cocoon_enclave.attestation.simulated_gpu import DRIVER_VERSION
 from cocoon_enclave.attestation.simulated_gpu_pki import make_ocsp_response
@@ -86,6 +87,24 @@ class Edited:
         return devices
 
 
+def serve_intel(server: Any, reply: Any, made: evidence_pb2.TdxCollateral) -> None:
+    """Routes of a PCCS."""
+
+    def on(path: str, body: bytes, header: str, chain: str) -> None:
+        server.on(path, reply(body=body, headers={header: quote(chain, safe="")}))
+
+    def envelope(member: str, text: str, signature: bytes) -> bytes:
+        return f'{{"{member}":{text},"signature":"{signature.hex()}"}}'.encode()
+
+    base, crl = "/tdx/certification/v4", "/sgx/certification/v4"
+    tcb = envelope("tcbInfo", made.tcb_info, made.tcb_info_signature)
+    qe = envelope("enclaveIdentity", made.qe_identity, made.qe_identity_signature)
+    on(f"{base}/tcb", tcb, "TCB-Info-Issuer-Chain", made.tcb_info_issuer_chain)
+    on(f"{base}/qe/identity", qe, "SGX-Enclave-Identity-Issuer-Chain", made.qe_identity_issuer_chain)
+    on(f"{crl}/pckcrl", made.pck_crl, "SGX-PCK-CRL-Issuer-Chain", made.pck_crl_issuer_chain)
+    server.on(f"{crl}/rootcacrl", reply(body=made.root_ca_crl.hex().encode()))
+
+
 class Scene:
     """A node, vendors' services on this machine, and clients with one home."""
 
@@ -115,22 +134,7 @@ class Scene:
 
     def serve_intel(self, age_s: int = 0, **changes: Any) -> None:
         """PCCS with collateral of that age."""
-        made = self.collateral(age_s, **changes)
-        base = "/tdx/certification/v4"
-
-        def on(path: str, body: bytes, header: str, chain: str) -> None:
-            self.server.on(path, self.reply(body=body, headers={header: quote(chain, safe="")}))
-
-        def envelope(member: str, text: str, signature: bytes) -> bytes:
-            return f'{{"{member}":{text},"signature":"{signature.hex()}"}}'.encode()
-
-        tcb = envelope("tcbInfo", made.tcb_info, made.tcb_info_signature)
-        qe = envelope("enclaveIdentity", made.qe_identity, made.qe_identity_signature)
-        on(f"{base}/tcb", tcb, "TCB-Info-Issuer-Chain", made.tcb_info_issuer_chain)
-        on(f"{base}/qe/identity", qe, "SGX-Enclave-Identity-Issuer-Chain", made.qe_identity_issuer_chain)
-        crl = "/sgx/certification/v4"
-        on(f"{crl}/pckcrl", made.pck_crl, "SGX-PCK-CRL-Issuer-Chain", made.pck_crl_issuer_chain)
-        self.server.on(f"{crl}/rootcacrl", self.reply(body=made.root_ca_crl.hex().encode()))
+        serve_intel(self.server, self.reply, self.collateral(age_s, **changes))
 
     def serve_amd(self) -> None:
         """KDS for this machine's chip."""
@@ -424,3 +428,66 @@ async def test_a_revoked_gpu_is_refused_whoever_asks(start: Start) -> None:
         assert "gpu.ocsp" in error.details["failed"]
         checked = scene.live.network.of(e.EvidenceChecked)
         assert not any(event.accepted for event in checked)
+
+
+# ---- several nodes
+
+
+class Nodes:
+    """A network of fake enclaves on one platform family, with settings that name a PCCS on this machine."""
+
+    def __init__(self, harness: Any, platform: DevPlatform, home: Path, server: Any) -> None:
+        self.network, self.server = harness.Network(platform, home), server
+        self.harness = harness
+
+    async def add(self, *, stapled: bool, **listing: Any) -> Any:
+        enclave = await self.network.add_enclave(**listing)
+        if not stapled:
+            honest = enclave.make_evidence
+
+            def stripped(challenge: bytes) -> bytes:
+                message = evidence_pb2.Evidence.FromString(honest(challenge))
+                message.tdx.ClearField("collateral")
+                return message.SerializeToString(deterministic=True)
+
+            enclave.make_evidence = stripped
+        return enclave
+
+    def client(self) -> Any:
+        settings = EndorsementConfig(pccs=self.server.url)
+        quick = self.network.client().config
+        return self.network.client(dataclasses.replace(quick, endorsements=settings))
+
+    async def stop(self) -> None:
+        for enclave in self.network.enclaves:
+            await enclave.stop()
+
+
+@pytest.fixture
+async def nodes(harness: Any, platform_dir: Path, tmp_path: Path, server: Any) -> AsyncIterator[Nodes]:
+    found = Nodes(harness, DevPlatform.load(platform_dir), tmp_path / "home", server)
+    yield found
+    await found.stop()
+
+
+async def test_another_node_is_used_while_endorsements_cannot_be_had(nodes: Nodes) -> None:
+    cheap = PriceList(prompt=1, cached=1, completion=1)
+    lazy = await nodes.add(stapled=False, prices=cheap)
+    good = await nodes.add(stapled=True)
+    async with nodes.client() as client:
+        answer = await client.complete(CHAT, nodes.harness.body("hello", stream=False))
+        assert answer.status == 200
+    (moved,) = nodes.network.of(e.FailedOver)
+    assert (moved.node, moved.code) == (lazy.node.hex(), "endorsement_unavailable")
+    assert lazy.sealed_seen == []
+    assert len(good.sealed_seen) == 1
+
+
+async def test_sessions_that_begin_together_ask_once(nodes: Nodes, reply: Any) -> None:
+    for _ in range(4):
+        await nodes.add(stapled=False)
+    serve_intel(nodes.server, reply, nodes.network.platform.collateral(int(time.time())))
+    async with nodes.client() as client:
+        (model,) = await client.models()
+        assert len(model.nodes) == 4
+    assert len(nodes.server.requests) == 4  # four statements, not sixteen

@@ -113,6 +113,17 @@ class TestRead:
         with pytest.raises(ChainUnavailableError, match="not known"):
             await chain.account(ALICE, later)
 
+    async def test_masterchain_blocks_by_number(self, devnet: Devnet, chain: LiteChain) -> None:
+        """What TVM knows of the masterchain is what the client proves: the beacons of attestations."""
+        devnet.tick(130)
+        known = devnet.chain.prev_blocks(devnet.chain.master.seqno)
+        assert [block.seqno for block in known.last_100] == [100, 0]
+        for block in (*known.last_100, *known.last[:2]):
+            found = await chain.masterchain_block(block.seqno)
+            assert (found.seqno, found.root_hash) == (block.seqno, block.root_hash)
+        with pytest.raises(ChainUnavailableError):
+            await chain.masterchain_block(devnet.chain.master.seqno + 50)
+
     async def test_transactions_in_pages(self, devnet: Devnet, chain: LiteChain) -> None:
         for amount in range(1, 41):
             devnet.fund(ALICE, amount)
@@ -230,6 +241,23 @@ class TestConnections:
             with pytest.raises(ChainUnavailableError, match="in time"):
                 await chain.head()
             assert time.monotonic() - started < 5
+
+    async def test_a_silent_server_is_asked_ever_more_rarely(
+        self, devnet: Devnet, network: NetworkConfig
+    ) -> None:
+        """One that connects and then says nothing must not cost a timeout for each question."""
+        devnet.faults.drop.add("getTime")
+        async with LiteChain(network, timeout=0.1) as chain:
+            (server,) = chain._pool.servers
+            for failures in (1, 2, 3):
+                with pytest.raises(ChainUnavailableError, match="in time"):
+                    await server.query("getTime", {})
+                assert server._failures == failures
+                with pytest.raises(ChainUnavailableError, match="again soon"):
+                    await server.query("getVersion", {})
+                await asyncio.sleep(max(0.0, server._not_before - time.monotonic()))
+            await server.query("getVersion", {})  # it lives
+            assert server._failures == 0
 
     async def test_server_that_accepts_and_says_nothing(self, devnet: Devnet) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -199,3 +200,26 @@ async def test_a_list_longer_than_its_packet(network: NetworkConfig) -> None:
     tag = transport.schemas.get_by_name("liteServer.transactionList").little_id()
     with pytest.raises(TlError):
         transport._parse(tag + b"\xff\xff\xff\x7f" + bytes(80))
+
+
+async def test_15_a_query_that_cannot_be_written(chain: LiteChain) -> None:
+    """A number beyond the TL writer: this query fails, and the connection serves the next one."""
+    head = await chain.head()
+    (server,) = chain._pool.servers
+    wanted = {"workchain": -1, "shard": -(1 << 63), "seqno": 1 << 31}
+    with pytest.raises(ChainUnavailableError):
+        await server.query("lookupBlock", {"mode": 1, "id": wanted, "lt": None, "utime": None})
+    assert (await chain.account(ALICE, head)).balance == ALICE_BALANCE
+
+
+def test_every_point_of_the_list_has_its_test() -> None:
+    page = (Path(__file__).parents[3] / "docs/spec/ledger-client.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 19))
+    for number, row in rows:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
+        assert named, f"point {number} names no test"
+        for file, test in named:
+            here, above = Path(__file__).with_name(file), Path(__file__).parents[1] / file
+            source = (here if here.is_file() else above).read_text(encoding="utf-8")
+            assert f"def {test}(" in source, f"{file} has no {test}"

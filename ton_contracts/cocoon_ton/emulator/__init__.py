@@ -16,6 +16,7 @@ from cocoon_ton.emulator.accounts import (
 )
 from cocoon_ton.emulator.emulator import Emulator, GetMethodResult, McBlockId, PrevBlocks, method_id
 from cocoon_ton.emulator.errors import EmulatorError, GetMethodError, MessageNotAcceptedError
+from cocoon_ton.emulator.getters import LocalGetters
 from cocoon_ton.emulator.sandbox import find_sandbox, load_sandbox
 from cocoon_ton.emulator.testchain import SendResult, TestChain
 from cocoon_ton.emulator.transaction import EmulatedTransaction, opcode
@@ -28,6 +29,7 @@ __all__ = [
     "EmulatorError",
     "GetMethodError",
     "GetMethodResult",
+    "LocalGetters",
     "McBlockId",
     "MessageNotAcceptedError",
     "PrevBlocks",

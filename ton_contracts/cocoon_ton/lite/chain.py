@@ -11,6 +11,7 @@ from typing import Any, Self
 from pytoniq_core import Address
 
 from cocoon_ton.errors import ChainProofError, ChainUnavailableError, MessageRefusedError
+from cocoon_ton.lite.anchors import AnchorStore
 from cocoon_ton.lite.head import HeadTracker, named_block
 from cocoon_ton.lite.pool import ServerPool
 from cocoon_ton.lite.server import LiteserverRefusalError, Server
@@ -33,7 +34,8 @@ class LiteChain:
     """Chain client (async context manager); implements `ChainReader` and `ChainWriter`.
 
     `max_head_age` bounds the age of the head by `clock` in seconds; a proved head is asked for again after
-    `head_ttl` seconds. `timeout` bounds each query. It holds no task between calls.
+    `head_ttl` seconds. `timeout` bounds each query. With `anchors`, the newest proved key block is kept for the
+    next start. It holds no task between calls.
     """
 
     def __init__(
@@ -45,11 +47,18 @@ class LiteChain:
         head_ttl: float = 1.0,
         timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
+        anchors: AnchorStore | None = None,
     ) -> None:
         self.network = network
         self._pool = ServerPool(network.liteservers, timeout)
         self._heads = HeadTracker(
-            network, self._pool, trust=trust, max_age=max_head_age, ttl=head_ttl, clock=clock
+            network,
+            self._pool,
+            trust=trust,
+            max_age=max_head_age,
+            ttl=head_ttl,
+            clock=clock,
+            anchors=anchors if trust is TrustMode.VERIFY else None,
         )
 
     async def __aenter__(self) -> Self:

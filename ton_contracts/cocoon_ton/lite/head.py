@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from cocoon_attestation.errors import ConfigError
 from cocoon_ton.errors import ChainProofError, ChainUnavailableError, StaleHeadError
+from cocoon_ton.lite.anchors import AnchorStore
 from cocoon_ton.lite.pool import ServerPool
-from cocoon_ton.lite.server import Server
+from cocoon_ton.lite.server import LiteserverRefusalError, Server
 from cocoon_ton.lite.trust import TrustMode
 from cocoon_ton.network import NetworkConfig
 from cocoon_ton.proof.answers import block_id, block_id_query, parse_header_answer, parse_walk
 from cocoon_ton.proof.blocks import BackLink, ChainWalker, ForwardLink, Link, ProvedBlock, verify_walk
 from cocoon_ton.values import FULL_SHARD, MASTERCHAIN, BlockId
 
+_log = logging.getLogger(__name__)
 _REMEMBERED_BLOCKS = 256
 _PROVE_MINIMUM = 3
 
@@ -39,6 +42,7 @@ class HeadTracker:
         max_age: float,
         ttl: float,
         clock: Callable[[], float],
+        anchors: AnchorStore | None = None,
     ) -> None:
         if trust is TrustMode.PROVE and len(pool.servers) < _PROVE_MINIMUM:
             raise ConfigError(f"trust mode 'prove' needs {_PROVE_MINIMUM} liteservers; use 'verify'")
@@ -46,6 +50,9 @@ class HeadTracker:
         self._max_age, self._ttl, self._clock = max_age, ttl, clock
         self._walker = ChainWalker(network.global_id)
         self._anchor = network.init_block
+        self._anchors = anchors
+        self._recorded = anchors.load(network) if anchors is not None else None
+        """A key block that an earlier run proved; None once it was confirmed or dropped."""
         self._best: ProvedBlock | None = None
         self._polled_at = float("-inf")
         self._known: OrderedDict[bytes, ProvedBlock] = OrderedDict()
@@ -121,12 +128,44 @@ class HeadTracker:
     async def _prove(self, server: Server, block: BlockId) -> ProvedBlock:
         if self._trust is not TrustMode.VERIFY:
             return await self.walk(server, self._walker, block, block)
-        proved = await self.walk(server, self._walker, self._anchor, block)
+        proved = await self._walk_from_anchor(server, block)
         starts = [self._anchor, *(link.to for link in proved.links)]
         pairs = zip(starts, proved.links, strict=False)
         signers = [start for start, link in pairs if isinstance(link, ForwardLink)]
         if signers and signers[-1].seqno > self._anchor.seqno:
             self._anchor = signers[-1]  # a key block, proved by being read as one
+            await self._record(self._anchor)
+        return proved
+
+    async def _record(self, block: BlockId) -> None:
+        """Keep a proved key block for the next start. That it cannot be written harms nobody now."""
+        if self._anchors is None:
+            return
+        try:
+            await asyncio.to_thread(self._anchors.save, self._network, block)
+        except (OSError, ConfigError, ChainProofError) as error:
+            _log.warning("the newest key block could not be stored: %s", error)
+
+    async def _walk_from_anchor(self, server: Server, block: BlockId) -> ProvedBlock:
+        """Prove `block` from the newest proved key block, or from the recorded one of an earlier run.
+
+        A recorded block is used if the walk from it holds and leads to a chain that has the init block in its
+        past. If it does not, and the walk from the init block holds, then the record was wrong and is dropped.
+        """
+        init, recorded = self._network.init_block, self._recorded
+        if recorded is None:
+            return await self.walk(server, self._walker, self._anchor, block)
+        try:
+            proved = await self.walk(server, self._walker, recorded, block)
+            await self.walk(server, self._walker, block, init)
+        except (ChainProofError, LiteserverRefusalError) as error:
+            proved = await self.walk(server, self._walker, init, block)  # raises if the server is at fault
+            _log.warning("stored key block is not on the chain (%s); it is dropped", error)
+            if self._anchors is not None:
+                self._anchors.forget(self._network)
+            self._recorded = None
+            return proved
+        self._anchor, self._recorded = recorded, None
         return proved
 
     def _remember(self, block: ProvedBlock) -> ProvedBlock:

@@ -72,10 +72,12 @@ class Server:
     async def _query(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
         transport = await self._connected()
         try:
-            return await transport.query(method, fields)
+            answer = await transport.query(method, fields)
         except LiteServerError as error:
+            self._failures = 0
             raise LiteserverRefusalError(self.name, error.code, error.message) from error
         except TimeoutError as error:
+            self._failed()  # one that connects and then says nothing costs a timeout ever more rarely
             await self._drop(transport)
             raise ChainUnavailableError(f"liteserver {self.name} did not answer in time") from error
         except OSError as error:
@@ -84,6 +86,8 @@ class Server:
         except Exception as error:  # pytoniq's TL reader and writer raise anything on odd input
             await self._drop(transport)
             raise ChainUnavailableError(f"liteserver {self.name} answered nonsense") from error
+        self._failures = 0
+        return answer
 
     async def close(self) -> None:
         """Close the connection."""
@@ -104,7 +108,7 @@ class Server:
             except (OSError, EOFError, CryptoError) as error:  # IncompleteReadError is an EOFError
                 self._failed()
                 raise ChainUnavailableError(f"cannot connect to liteserver {self.name}") from error
-            self._transport, self._failures, self._not_before = transport, 0, 0.0
+            self._transport, self._not_before = transport, 0.0
             return transport
 
     def _failed(self) -> None:
