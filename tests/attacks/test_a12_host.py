@@ -5,29 +5,23 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-import types
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pytoniq_core import Address, Cell, StateInit
 
-from cocoon.v1 import attestation_service_pb2_grpc, host_service_pb2, record_pb2
+from cocoon.v1 import host_service_pb2, record_pb2
 from cocoon_attestation.binding import parse_key_binding
 from cocoon_attestation.errors import PaymentError
 from cocoon_attestation.receipt import Receipt, commit_response, verify_receipt
 from cocoon_enclave.attestation.simulated import simulated_release
 from cocoon_enclave.host.agent import HostAgent
 from cocoon_enclave.host.answers import NoAnswerError
-from cocoon_enclave.host.config import parse_host_config
 from cocoon_enclave.host.plan import Anchor, Respond
 from cocoon_ton import node_messages
 from cocoon_ton.emulator import Emulator, SendResult, TestChain
-from cocoon_ton.errors import MessageFailedError
 from cocoon_ton.registry_messages import RegistryGenesis
-from cocoon_ton.treasury import Payment
-from cocoon_ton.values import AccountState, BlockRef
 
 from ..ton_contracts.conftest import (
     GLOBAL_ID,
@@ -38,6 +32,7 @@ from ..ton_contracts.conftest import (
     World,
     emulator,  # noqa: F401
 )
+from .host_kit import Treasury, make_agent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "enclave"))
 
@@ -50,67 +45,6 @@ from enclave_testkit import (  # type: ignore[import-not-found]
 )
 
 DUE = PARAMETERS.anchor_within + 60
-
-
-class Reader:
-    """Proved accounts of the emulated chain."""
-
-    def __init__(self, chain: TestChain) -> None:
-        self.chain = chain
-
-    async def head(self) -> BlockRef:
-        return BlockRef(seqno=1, root_hash=bytes(32), file_hash=bytes(32), utime=self.chain.now)
-
-    async def account(self, addr: Address, at: BlockRef | None = None) -> AccountState:
-        view = self.chain.account(addr)
-        status: Any = view.status
-        return AccountState(
-            address=addr,
-            status=status,
-            balance=view.balance,
-            code=view.code,
-            data=view.data,
-            last_tx_lt=self.chain.lt,
-            last_tx_hash=bytes(32),
-            block=await self.head(),
-            shard_utime=self.chain.now,
-        )
-
-
-class Treasury:
-    """The owner's wallet: messages run at once."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.address = world.owner
-        self.sent: list[str] = []
-
-    async def resume(self) -> None:
-        pass
-
-    async def pay_all(self, payments: Sequence[Payment]) -> list[PaymentError | None]:
-        results: list[PaymentError | None] = []
-        for payment in payments:
-            try:
-                await self.pay(key=payment.key, to=payment.to, value=payment.value, body=payment.body)
-                results.append(None)
-            except PaymentError as error:
-                results.append(error)
-        return results
-
-    async def pay(
-        self, *, key: str, to: Address, value: int, body: Cell, state_init: StateInit | None = None
-    ) -> None:
-        assert state_init is None
-        self._done(key, self.world.chain.send_from(self.address, to, value, body))
-
-    async def send_external(self, *, key: str, to: Address, body: Cell) -> None:
-        self._done(key, self.world.chain.send_external(to, body))
-
-    def _done(self, key: str, result: SendResult) -> None:
-        self.sent.append(key.partition(":")[0])
-        if not result.first.success:
-            raise MessageFailedError(f"{key}: exit code {result.first.exit_code}")
 
 
 @dataclasses.dataclass
@@ -170,35 +104,6 @@ async def network(start_node: Any, emulator: Emulator) -> AsyncIterator[Network]
         treasury = Treasury(world)
         agent = make_agent(world, treasury, node)
         yield Network(world=world, node=node, agent=agent, treasury=treasury)
-
-
-def make_agent(world: World, treasury: Treasury, node: Any) -> HostAgent:
-    settings = parse_host_config(
-        {
-            "network": "n",
-            "host_service": "h:1",
-            "state": "s",
-            "endpoint": "host:1",
-            "prices": {"prompt": 100, "cached": 10, "completion": 400},
-            "models": ["aa" * 32],
-            "stake": "10",
-            "renew_before_s": 0,
-        },
-        base=Path(),
-    )
-    network: Any = types.SimpleNamespace(global_id=GLOBAL_ID, registry_address=world.registry)
-    agent = HostAgent(
-        settings,
-        network,
-        chain=Reader(world.chain),  # type: ignore[arg-type]
-        treasury=treasury,  # type: ignore[arg-type]
-        enclave=node.host,
-        records=attestation_service_pb2_grpc.AttestationServiceStub(node.private),
-        clock=lambda: world.chain.now,
-    )
-    agent.identity = dataclasses.replace(agent.identity, salt=world.node_identity.salt)
-    assert agent.node_address == world.node
-    return agent
 
 
 async def test_the_host_answers_challenges_on_its_own(network: Network) -> None:

@@ -335,6 +335,17 @@ def test_snp_is_refused_without_release_root_or_permission(
     assert "snp.chain" in failures(node, real)
 
 
+def test_snp_evidence_under_a_root_for_tdx_alone_is_judged_as_snp(
+    lab: Any, amd: SimulatedAmd, snp_release: SnpRelease, snp_policy: Policy
+) -> None:
+    policy = dataclasses.replace(snp_policy, snp=None)
+    evidence = snp_node(lab, amd, snp_release).evidence(lab.challenge)
+    with pytest.raises(EvidenceRejectedError) as caught:
+        appraise(evidence, policy=policy, challenge=lab.challenge, now=lab.now)
+    assert caught.value.checks is not None
+    assert [check.id for check in caught.value.checks.skipped] == ["release.gpu"]
+
+
 def test_snp_node_with_gpus(
     lab: Any,
     amd: SimulatedAmd,

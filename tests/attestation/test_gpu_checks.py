@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from cocoon_attestation.errors import ConfigError, MalformedError
@@ -19,6 +20,7 @@ from cocoon_attestation.gpu.policy import DeviceKind, GpuPolicy
 from cocoon_attestation.gpu.report import STATUS_ON, FeatureFlag, Opaque
 from cocoon_attestation.gpu.verify import verify_gpu
 from cocoon_attestation.gpu.versions import driver_at_least, vbios_at_least
+from cocoon_attestation.roots.nvidia import nvidia_device_root
 from cocoon_enclave.attestation.simulated_gpu import (
     DRIVER_INDICES,
     DRIVER_VERSION,
@@ -108,6 +110,17 @@ def test_chain_must_be_complete_and_in_order(machine: Machine, cut: Sequence[int
     assert "gpu.chain" in failed
 
 
+def test_genuine_root_pasted_behind_a_chain(machine: Machine) -> None:
+    """It signed none of it. What the claims call simulated is only which root the chain names."""
+    [evidence] = machine.evidence()
+    below = chain_pem(machine.gpu.chain[:4])
+    root = x509.load_der_x509_certificate(nvidia_device_root()).public_bytes(Encoding.PEM)
+    pasted = dataclasses.replace(evidence, certificate_chain=below + root)
+    claims, checks = machine.check(pasted, rules={"device_roots": GpuPolicy(gpu_count=1).device_roots})
+    assert "gpu.chain" in {check.id for check in checks.failed}
+    assert not claims.simulated
+
+
 def test_leaf_must_not_sign_for_another_leaf(machine: Machine) -> None:
     """A chain that slips a device-made certificate between the device and its signing key."""
     leaf = make_signer(
@@ -170,6 +183,11 @@ def test_signature_of_another_key_fails(machine: Machine) -> None:
     other = machine.vendor.gpu()
     forged = dataclasses.replace(machine.gpu, chain=other.chain).report(NONCE)
     assert machine.failed(dataclasses.replace(evidence, report=forged)) == ["gpu.sig"]
+
+
+def test_signing_key_of_another_kind(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cocoon_attestation.gpu.certificates.p384_key", lambda _: None)
+    assert "gpu.sig" in machine.failed()
 
 
 @pytest.mark.parametrize("part", [slice(-96, -48), slice(-48, None)])
@@ -520,6 +538,22 @@ def test_revoked_manifest_signer(machine: Machine) -> None:
     )
     responses = (*evidence.ocsp_responses, revoked)
     changed = dataclasses.replace(evidence, ocsp_responses=responses)
+    assert machine.failed(changed) == ["gpu.rim_ocsp"]
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_each_signer_below_the_manifest_root_can_be_revoked(machine: Machine, position: int) -> None:
+    [evidence] = machine.evidence()
+    signer, issuer = machine.gpu.rim_chain[position : position + 2]
+    revoked = make_ocsp_response(
+        signer.certificate,
+        issuer,
+        machine.vendor.responder(issuer),
+        nonce=NONCE,
+        at=AT,
+        status=ocsp.OCSPCertStatus.REVOKED,
+    )
+    changed = dataclasses.replace(evidence, ocsp_responses=(*evidence.ocsp_responses, revoked))
     assert machine.failed(changed) == ["gpu.rim_ocsp"]
 
 

@@ -310,17 +310,27 @@ def test_stale_or_foreign_revocation_list_fails(guest: Guest) -> None:
     assert guest.failed(crl=impostor.crl()) == ["snp.crl"]
 
 
-@pytest.mark.parametrize("product", [Product.TURIN, Product.MILAN])
-def test_other_products_work_the_same_way(product: Product) -> None:
+@pytest.mark.parametrize("kind", SigningKey)
+@pytest.mark.parametrize("product", Product)
+def test_every_product_version_and_kind_of_key(product: Product, kind: SigningKey) -> None:
     amd = SimulatedAmd(product=product, now=NOW, rng=seeded_random(product.value.encode()))
     guest = Guest(amd)
-    version = {Product.TURIN: 5, Product.MILAN: 2}[product]
-    claims, checks = guest.check(
-        fields={"version": version}, rules={"products": frozenset(Product), "roots": (amd.root,)}
-    )
-    assert checks.accepted
-    assert claims.product is product
-    assert len(claims.report.chip_id.rstrip(b"\x00")) <= (8 if product is Product.TURIN else 64)
+    vlek = kind is SigningKey.VLEK
+    for version in (2, 3, 4, 5):
+        claims, checks = guest.check(
+            fields={"version": version, "key_info": kind << 2},
+            rules={
+                "products": frozenset(Product),
+                "roots": (amd.root,),
+                "vlek_csps": frozenset({SIMULATED_CSP}),
+            },
+            chip=amd.chip(kind=kind),
+            chain=amd.vlek_chain_pem if vlek else None,
+        )
+        assert checks.accepted, [check.id for check in checks.failed]
+        assert (claims.product, claims.report.version) == (product, version)
+        size = 0 if vlek else 8 if product is Product.TURIN else 64
+        assert len(claims.report.chip_id.rstrip(b"\x00")) <= size
 
 
 @pytest.mark.parametrize(

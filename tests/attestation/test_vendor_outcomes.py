@@ -14,6 +14,7 @@ from cocoon_attestation.gpu.evidence import GpuDevice
 from cocoon_attestation.policy import Policy
 from cocoon_attestation.policy_vendor import open_snp_policy
 from cocoon_attestation.reference import SnpRelease, TeeKind
+from cocoon_attestation.snp.policy import DEFAULT_MINIMUM_TCB
 from cocoon_attestation.snp.report import Product
 from cocoon_attestation.vendor.eventlog import QUOTE_NOT_JUDGED, verify_raw_eventlog
 from cocoon_attestation.vendor.gpu import GpuOptions, read_devices, verify_raw_gpu
@@ -65,6 +66,28 @@ def test_session_policy_leaves_freshness_and_configuration_open(
     assert "SIMULATED: the policy names a development root" in outcome.warnings
     assert outcome.tcb_status is None
     json.dumps(outcome.to_dict())
+
+
+def test_claims_of_a_report(amd: SimulatedAmd, snp_policy: Policy) -> None:
+    claims = snp(amd, SnpOptions(policy=snp_policy)).claims
+    usual = DEFAULT_MINIMUM_TCB[Product.GENOA]
+    assert claims["product"] == Product.GENOA.value
+    assert claims["reported_tcb"] == claims["committed_tcb"] == str(usual)
+    assert claims["valid_until"] == NOW + 30 * 86_400
+    assert len(str(claims["chip_id"])) == 128
+    assert claims["simulated"] is True
+    stranger = snp(amd, SnpOptions()).claims
+    unknown = ("product", "reported_tcb", "committed_tcb", "valid_until")
+    assert {name: stranger[name] for name in unknown} == dict.fromkeys(unknown)
+    assert stranger["simulated"] is False
+    assert stranger["measurement"] == MEASUREMENT.hex()
+    masked = dataclasses.replace(amd.chip(), chip_id=bytes(64))
+    report = masked.report(ReportFields(measurement=MEASUREMENT, key_info=0b10))
+    options = SnpOptions(policy=snp_policy)
+    shown = verify_raw_snp(report, masked.certificate, amd.chain_pem.encode(), amd.crl(), options, NOW)
+    assert failed(shown) == ["snp.hwid"]
+    assert shown.claims["chip_id"] is shown.claims["platform_id"] is None
+    assert claims["platform_id"] is not None
 
 
 def test_certificate_may_be_pem_and_stand_in_front_of_its_issuers(

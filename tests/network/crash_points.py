@@ -29,7 +29,9 @@ from cocoon_ton import opcodes
 EDGES = ("before", "after")
 CHAIN_STEPS = {
     opcodes.NODE_JOIN: "join",
-    opcodes.NODE_ATTEST: "attest",
+    opcodes.PCK_VERIFY_AND_ATTEST: "attest",
+    opcodes.PCK_ATTEST: "attest",
+    opcodes.PCK_ATTESTED: "attested",
     opcodes.NODE_SETTLE: "settle",
     opcodes.CHANNEL_TOP_UP: "fund",
     opcodes.CHANNEL_START_CLOSE: "close",
@@ -75,6 +77,7 @@ _HOST = Process(
         Target(name="outbox.sent", where="cocoon_ton.outbox.store:OutboxStore.external_sent"),
         Target(name="outbox.settle", where="cocoon_ton.outbox.store:OutboxStore.settle"),
         Target(name="enclave.call", where="cocoon_enclave.host.agent:call"),
+        Target(name="evidence.call", where="cocoon_enclave.host.attest:call"),
         Target(name="done", where="cocoon_ton.treasury:WalletTreasury.pay_all"),
     ),
     steps={
@@ -84,7 +87,8 @@ _HOST = Process(
         "chain.send": (*_PAID, "anchor"),
         "outbox.sent": ("anchor",),
         "outbox.settle": ("anchor",),
-        "enclave.call": ("look", "attest", "anchor"),
+        "enclave.call": ("look", "anchor"),
+        "evidence.call": ("attest",),
         "done": _PAID,
     },
     stages={
@@ -100,6 +104,7 @@ _CLIENT = Process(
         *_OUTBOX,
         Target(name="keyfile", where="cocoon_ton.files:publish"),
         Target(name="ledger.plan", where="cocoon_proxy.ledger:Ledger.plan_channel"),
+        Target(name="ledger.open", where="cocoon_proxy.ledger:Ledger.set_open"),
         Target(name="ledger.state", where="cocoon_proxy.ledger:Ledger.set_channel_state"),
         Target(name="ledger.top_up", where="cocoon_proxy.ledger:Ledger.begin_top_up"),
         Target(name="ledger.topped", where="cocoon_proxy.ledger:Ledger.finish_top_up"),
@@ -114,7 +119,8 @@ _CLIENT = Process(
         "chain.send": _MONEY,
         "keyfile": ("ask",),
         "ledger.plan": ("ask",),
-        "ledger.state": ("open", "close", "closed"),
+        "ledger.open": ("open",),
+        "ledger.state": ("close", "closed"),
         "ledger.top_up": ("topup",),
         "ledger.topped": ("topup",),
         "ledger.reserve": ("ask",),
@@ -160,7 +166,7 @@ _CHAIN = Process(
     name="chain",
     first="",
     targets=(Target(name="commit", where="cocoon_ton.devnet.store:Store.commit"),),
-    steps={"commit": ("join", "attest", "anchor", "settle", "fund", "close", "finish")},
+    steps={"commit": ("join", "attest", "attested", "anchor", "settle", "fund", "close", "finish")},
     stages={},
 )
 PROCESSES = {process.name: process for process in (_CHAIN, _ENCLAVE, _HOST, _CLIENT)}

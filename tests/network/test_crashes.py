@@ -68,7 +68,7 @@ class World:
                 found.append(self.served.ask(prompt, max_tokens=4))
             return bool(found)
 
-        until(attempt, within=60, every=0.5, what="an answer after the restart")
+        until(attempt, within=180, every=0.5, what="an answer after the restart")
         return found[0]
 
     def requests(self, state: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from cocoon_ton.code import pck_code
 from cocoon_ton.emulator import SendResult, TestChain
 from cocoon_ton.emulator.testchain import DEFAULT_NOW
 from cocoon_ton.pck import AttestationStatement
-from cocoon_ton.quote_hints import QuoteProof
+from cocoon_ton.quote_hints import QuoteProof, anchor_of
 from cocoon_ton.registry import RegistryPolicy
 from cocoon_ton.registry_messages import RegistryGenesis
 
@@ -35,6 +35,22 @@ STRICT = RegistryPolicy(tee_kinds=frozenset({TeeKind.TDX}), min_tcb_evaluation=1
 def platform() -> DevPlatform:
     """The simulated machine of all these tests."""
     return DevPlatform.create(DEFAULT_NOW, seeded("attest"))
+
+
+def fixed_rule(machine: DevPlatform) -> AttestationRule:
+    """What the machine has, with an end that does not move with the chain's time."""
+    tcb = machine.tcb
+    return AttestationRule(
+        anchor=anchor_of(machine.root_der),
+        qe_mrsigner=machine.qe_mrsigner,
+        min_qe_svn=machine.quoting_enclave.isv_svn,
+        fmspc=tcb.fmspc,
+        min_components=bytes(tcb.sgx_components),
+        min_pce_svn=tcb.pce_svn,
+        min_tee_tcb_svn=bytes(tcb.tee_tcb_svn),
+        evaluation=19,
+        valid_until=DEFAULT_NOW + 30 * 86_400,
+    )
 
 
 @dataclass
@@ -59,7 +75,7 @@ class Quoted(PckWorld):
     @property
     def rule(self) -> AttestationRule:
         """The same at any time."""
-        return replace(super().rule, valid_until=DEFAULT_NOW + 30 * 86_400)
+        return fixed_rule(self.platform)
 
     def changed(self, **changes: object) -> Quoted:
         """The same with another binding."""
@@ -83,7 +99,6 @@ class Quoted(PckWorld):
 
 def genesis(chain: TestChain, machine: DevPlatform, *, policy: RegistryPolicy = STRICT) -> RegistryGenesis:
     """A registry that names the platform's release and one rule for it."""
-    rule = PckWorld.create(TestChain(emulator=chain.emulator), machine).rule
     return RegistryGenesis(
         global_id=GLOBAL_ID,
         governance=chain.treasury("governance"),
@@ -91,7 +106,7 @@ def genesis(chain: TestChain, machine: DevPlatform, *, policy: RegistryPolicy = 
         policy=policy,
         releases=(machine.release(), RELEASE),
         models={MODEL: "tiny@test"},
-        rules=(rule,),
+        rules=(fixed_rule(machine),),
         since=DEFAULT_NOW,
     )
 

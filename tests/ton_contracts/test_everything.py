@@ -10,24 +10,29 @@ import dataclasses
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pytoniq_core import Address, Cell
+from pytoniq_core import Address, Builder, Cell
 
 from cocoon.v1 import payment_pb2
 from cocoon_attestation.payment import parse_authorization, parse_claim
 from cocoon_attestation.receipt import Receipt
 from cocoon_ton import channel, node_messages, opcodes, registry_messages
-from cocoon_ton.cells import Reader
+from cocoon_ton.attestation_rules import AttestationRule
+from cocoon_ton.cells import Reader, finish
 from cocoon_ton.channel import CLOSED
-from cocoon_ton.code import node_code, state_init
+from cocoon_ton.code import node_code, pck_code, state_init
 from cocoon_ton.emulator import Emulator, MessageNotAcceptedError, SendResult, TestChain
 from cocoon_ton.node import BondState, NodeState
+from cocoon_ton.registry import KeyClaim
 from cocoon_ton.registry_messages import Removal
 
-from .conftest import GLOBAL_ID, MODEL, PARAMETERS, PRICES, TON, TREASURY, World, key
+from .attest_kit import EVIDENCE, Quoted, fixed_rule, platform
+from .conftest import GLOBAL_ID, MODEL, PARAMETERS, PRICES, RELEASE, TON, TREASURY, World, key
+from .pck_kit import PckWorld
 
 CHANGES = (
     dataclasses.replace(PARAMETERS, penalty=3 * TON),
@@ -146,6 +151,28 @@ class Play:
             self.keys += 1
             self.world.receipt_key = key(100 + self.keys % 100)
         self.done(self.world.attest(sender=who))
+
+    def quote(self, who: Address, size: int) -> None:
+        """A genuine quote of the platform for this node, asked for by anybody; every third is about another node."""
+        if self.node is None:
+            return
+        w = self.world
+        if size % 2:
+            self.keys += 1
+            w.receipt_key = key(100 + self.keys % 100)
+        changes: dict[str, object] = {"node": b"\x01" * 32} if size % 3 == 0 else {}
+        asked = on_platform(w, who, changes)
+        listed, state = self.claim(), self.node
+        before = w.chain.balance(who)
+        self.done(asked.send(asked.attest_body(certify=size % 5 == 0), TON if size % 4 else TON // 20))
+        self.from_others[who] += max(0, before - w.chain.balance(who)) if who != w.owner else 0
+        if who != w.owner or changes:
+            assert (self.claim(), self.node) == (listed, state), "only its owner attests a node, for itself"
+
+    def claim(self) -> KeyClaim | None:
+        """What the registry lists."""
+        entry = self.world.registry_state().nodes.get(bytes(self.world.node.hash_part))
+        return None if entry is None else entry.claim
 
     def owner_message(self, who: Address, size: int) -> None:
         if self.node is None:
@@ -294,9 +321,12 @@ class Play:
             registry_messages.execute_body(registry_messages.allow(Removal.NODE, id).hash),
             registry_messages.top_up_body(),
             registry_messages.accept_governance_body(),
-        )[size % 8]
+            registry_messages.remove_body(Removal.RULE, bytes(rule().cell.hash)),
+            registry_messages.announce_body(registry_messages.set_rule(rule())),
+            registry_messages.execute_body(registry_messages.set_rule(rule()).hash),
+        )[size % 11]
         self.done(w.to_registry(w.governance if size > 12 else who, body))
-        if size % 8 == 0:
+        if size % 11 in (0, 4, 9):
             w.chain.warp(PARAMETERS.timelock)
 
     def nonsense(self, who: Address, size: int) -> None:
@@ -352,6 +382,9 @@ class Play:
         assert state.stake == 0 or state.bond is not BondState.IDLE
         listed = bytes(w.node.hash_part) in w.registry_state().nodes
         assert not listed or state.bond is BondState.ACTIVE
+        assert state.proposal is None, "every proposal is answered"
+        claim = self.claim()
+        assert claim is None or claim.record == state.key, "the listed key is the one that counts"
         if self.honest and not self.late():
             assert not self.slashed
 
@@ -404,9 +437,9 @@ def cap_amount(authorization: payment_pb2.SignedAuthorization) -> int:
 
 
 ACTIONS = (
-    "join", "attest", "owner_message", "gift", "issue", "issue", "anchor", "challenge", "challenge", "forge",
-    "respond", "slash", "conflict", "open", "channel_message", "sign", "settle", "govern", "nonsense",
-    "wait", "wait",
+    "join", "attest", "quote", "quote", "owner_message", "gift", "issue", "issue", "anchor", "challenge",
+    "challenge", "forge", "respond", "slash", "conflict", "open", "channel_message", "sign", "settle", "govern",
+    "nonsense", "wait", "wait",
 )  # fmt: skip
 STEPS = st.lists(
     st.tuples(st.sampled_from(ACTIONS), st.sampled_from([0, 0, 0, 1, 1, 2, 3]), st.integers(1, 24)),
@@ -431,7 +464,7 @@ def test_any_sequence_of_messages(
     seed: int,
 ) -> None:
     play = Play(world=fresh(emulator, world), honest=honest, rng=random.Random(seed))
-    start = [(name, 0, 12) for name in ("join", "attest", "gift", "open", "sign", "issue", "anchor")]
+    start = [(name, 0, 13) for name in ("join", "quote", "gift", "open", "sign", "issue", "anchor")]
     before = {who: play.world.chain.balance(who) for who in play.people}
     for name, who, size in (*(start if prologue else ()), *steps):
         getattr(play, name)(play.people[who], size)
@@ -451,6 +484,35 @@ def test_any_sequence_of_messages(
         assert chain.balance(TREASURY) == 10**15
 
 
+def on_platform(world: World, who: Address, changes: dict[str, object]) -> Quoted:
+    """The platform's quotes for the world's node, in messages of `who`."""
+    return Quoted(
+        chain=world.chain,
+        platform=platform(),
+        owner=who,
+        node=world.node,
+        payload=finish(Builder().store_bytes(EVIDENCE)),
+        world=world,
+        changes=changes,
+    )
+
+
+@cache
+def rule() -> AttestationRule:
+    """What the registry asks of the platform's quotes."""
+    return fixed_rule(platform())
+
+
+@cache
+def pck_data(emulator: Emulator) -> Cell:
+    """The platform's Pck contract once it saw chain and certification."""
+    made = PckWorld.create(TestChain(emulator=emulator), platform())
+    assert made.verify().success
+    data = made.chain.account(made.address).data
+    assert data is not None
+    return data
+
+
 def fresh(emulator: Emulator, template: World) -> World:
     """A chain of its own with a registry."""
     chain = TestChain(emulator=emulator)
@@ -458,11 +520,15 @@ def fresh(emulator: Emulator, template: World) -> World:
         chain.treasury(name, 10**15)
     world = World(
         chain=chain,
-        genesis=template.genesis,
+        genesis=dataclasses.replace(
+            template.genesis, releases=(RELEASE, platform().release()), rules=(rule(),)
+        ),
         owner=chain.treasury("owner"),
         client=chain.treasury("client"),
         stranger=chain.treasury("stranger"),
     )
     assert world.genesis.global_id == GLOBAL_ID
     assert world.deploy_registry().success
+    pck = on_platform(world, world.owner, {}).address
+    chain.add_account(pck, TON, code=pck_code().cell, data=pck_data(emulator))
     return world

@@ -12,13 +12,16 @@ from pytoniq_core import Address
 from cocoon_attestation.reference import Release, TeeKind
 from cocoon_attestation.roots import intel_root
 from cocoon_attestation.tdx.platform import platform_id
-from cocoon_ton import opcodes, pck
+from cocoon_ton import opcodes, pck, registry_messages
 from cocoon_ton.attestation_rules import AttestationRule
+from cocoon_ton.cells import begin, finish
 from cocoon_ton.code import pck_code, state_init
 from cocoon_ton.emulator import Emulator, GetMethodResult, SendResult, TestChain
 from cocoon_ton.errors import UnprovableError
 from cocoon_ton.pck import PckIdentity, PckState, parse_pck
 from cocoon_ton.quote_hints import QuoteProof, anchor_of, prove_quote
+
+from .attest_kit import quoted
 
 NAMED = os.environ.get("COCOON_TEST_VECTORS")
 FOLDER = (Path(NAMED) if NAMED else Path(__file__).resolve().parents[3] / "shared" / "vectors") / "tdx"
@@ -196,3 +199,37 @@ def test_a_genuine_chain_stays_below_the_goal(emulator: Emulator) -> None:
         platform = Platform(emulator, proof, proof.anchors()[1])
         spent = platform.verify().first.gas_used + platform.check(platform.rule()).gas_used
         assert spent < 110_000
+
+
+def test_a_genuine_quote_that_names_none_of_our_keys_attests_nothing(emulator: Emulator) -> None:
+    """Everything about it holds but its report data: they were made for somebody else."""
+    proof = prove_quote(read("cocoon_test"))
+    platform = Platform(emulator, proof, proof.anchors()[1])
+    assert platform.verify().first.exit_code == 0
+    node = quoted(platform.chain)
+    rule = replace(platform.rule(), valid_until=NOW + 20 * 86_400)
+    body = pck.attest_body(proof, node.statement(rule=rule), node=node.w.node, certify=False)
+    result = platform.chain.send_from(node.w.owner, platform.address, 10**9, body)
+    assert result.first.exit_code == CODES["WrongReportData"]
+    assert not result.on(node.w.node)
+
+
+@pytest.mark.parametrize("name", ["cocoon_test", "v5_azure"])
+def test_a_genuine_platform_leads_into_the_list(emulator: Emulator, name: str) -> None:
+    """What its Pck contract would say about a quote for our keys is taken, once the registry has its rule."""
+    proof = prove_quote(read(name))
+    platform = Platform(emulator, proof, proof.anchors()[1])
+    assert platform.verify().first.exit_code == 0
+    node = quoted(platform.chain)
+    rule = replace(platform.rule(), valid_until=NOW + 20 * 86_400)
+    data = platform.chain.account(platform.address).data
+    body = begin(opcodes.PCK_ATTESTED).store_uint(0, 64).store_address(node.w.owner)
+    body.store_bytes(node.platform.release().release_id).store_ref(data)
+    said = finish(body.store_ref(node.statement(rule=rule).cell))
+    result = platform.chain.send_internal(node.w.node, 10**9, said, sender=platform.address)
+    assert result[1].exit_code == 222
+    assert node.w.change(registry_messages.set_rule(rule)).success
+    assert platform.chain.send_internal(node.w.node, 10**9, said, sender=platform.address).success
+    (entry,) = node.w.registry_state().usable_nodes(platform.chain.now)
+    assert entry.claim is not None
+    assert (entry.claim.rule, entry.claim.platform_id) == (rule.cell.hash, platform.state.platform_id)

@@ -12,6 +12,7 @@ from pytoniq_core import Address, Builder, Cell, Slice
 from cocoon_attestation.errors import ConfigError
 from cocoon_attestation.gpu.policy import GpuPolicy
 from cocoon_attestation.reference import Release, SnpRelease, TeeKind
+from cocoon_attestation.roots import intel_root
 from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_enclave.attestation.simulated_vendors import DevVendors
 from cocoon_ton import node_messages, opcodes, registry_messages
@@ -19,7 +20,8 @@ from cocoon_ton.cells import Reader, begin, finish, record_to_ton
 from cocoon_ton.code import channel_code, node_code, registry_code, state_init
 from cocoon_ton.emulator import Emulator, SendResult, TestChain
 from cocoon_ton.node import RegistryParameters
-from cocoon_ton.registry import EntryState, RegistryPolicy, policy_from_registry
+from cocoon_ton.quote_hints import anchor_of
+from cocoon_ton.registry import EntryState, RegistryPolicy, parse_registry, policy_from_registry
 from cocoon_ton.registry_messages import RegistryGenesis, Removal
 
 from .conftest import (
@@ -575,9 +577,30 @@ def test_mainnet_refuses_a_development_root_at_genesis(world: World) -> None:
         dataclasses.replace(world.genesis, global_id=-239, policy=named)
 
 
+def test_mainnet_takes_rules_for_intels_root_only(world: World) -> None:
+    with pytest.raises(ConfigError):
+        dataclasses.replace(world.genesis, global_id=-239, rules=(RULE,))
+    intel = dataclasses.replace(RULE, anchor=anchor_of(intel_root()))
+    made = dataclasses.replace(world.genesis, global_id=-239, rules=(intel,))
+    assert list(parse_registry(made.initial_data).rules) == [bytes(intel.cell.hash)]
+
+
+def test_a_list_of_kinds_that_does_not_parse_lets_nobody_in(active: World) -> None:
+    """Governance chooses these bits; they must not hide the registry from its readers."""
+    good = registry_messages.policy_cell(POLICY)
+    cut = Builder().store_bits(good.bits[:-1]).store_bit(1).store_ref(finish(Builder().store_uint(0, 1)))
+    change = finish(begin(opcodes.SET_POLICY).store_ref(finish(cut)))
+    assert active.change(change).success
+    state = active.registry_state()
+    assert state.policy == dataclasses.replace(POLICY, recorded={})
+    assert state.usable_nodes(active.chain.now) == ()
+    assert active.attest()[1].exit_code not in (0, None)
+
+
 @pytest.mark.parametrize(
     "policy",
     [
+        dataclasses.replace(POLICY, recorded={TeeKind.SEV_SNP: 1}),
         dataclasses.replace(POLICY, tee_kinds=frozenset()),
         dataclasses.replace(POLICY, min_tcb_evaluation=0),
         dataclasses.replace(POLICY, statuses=frozenset({"OutOfDate"})),

@@ -27,7 +27,7 @@ from cocoon_ton.registry_history import (
 from cocoon_ton.registry_messages import Removal
 from cocoon_ton.values import AccountState, BlockRef, TransactionInfo
 
-from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, TON, World
+from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, RULE, TON, World
 
 NEW = b"\xbb" * 32
 
@@ -96,6 +96,8 @@ async def test_every_step_of_governance_is_in_the_history(recorder: Recorder) ->
     world.join()
     world.attest()
     world.to_node(world.owner, node_messages.unbond_body())
+    world.change(registry_messages.set_rule(RULE))
+    world.to_registry(world.governance, registry_messages.remove_body(Removal.RULE, bytes(RULE.cell.hash)))
     heir = world.chain.treasury("heir")
     world.change(registry_messages.set_governance(heir))
     world.to_registry(heir, registry_messages.accept_governance_body())
@@ -111,11 +113,14 @@ async def test_every_step_of_governance_is_in_the_history(recorder: Recorder) ->
         ("node_listed", "", None),
         ("node_listed", "", None),
         ("node_left", "", None),
+        ("announced", "set_rule", None),
+        ("executed", "set_rule", 3),
+        ("removed", "", 4),
         ("announced", "set_governance", None),
-        ("executed", "set_governance", 3),
-        ("governance", "", 4),
+        ("executed", "set_governance", 5),
+        ("governance", "", 6),
     ]
-    assert history.version == world.registry_state().version == 4
+    assert history.version == world.registry_state().version == 6
     announced, executed = history.events[1:3]
     content = {"model": NEW.hex(), "state": "active", "name": "new@test", "change_hash": model.hash.hex()}
     assert announced.details == content | {"ready_at": announced.time + PARAMETERS.timelock}
@@ -128,6 +133,8 @@ async def test_every_step_of_governance_is_in_the_history(recorder: Recorder) ->
     assert listed["endpoint"] == "host:1"
     assert listed["stake"] == 10 * TON
     assert listed["binding_hash"] is not None
+    assert (listed["release"], listed["rule"]) == (RELEASE.release_id.hex(), None)
+    assert history.events[11].details == {"what": "rule", "id": bytes(RULE.cell.hash).hex()}
     assert history.events[-1].details == {"governance": raw_address(heir)}
     assert [e.lt for e in history.events] == sorted(e.lt for e in history.events)
     assert {e.transaction for e in history.events} <= {t.hash for t in recorder.found}
@@ -215,6 +222,18 @@ CHANGES: list[tuple[Cell, str, dict[str, object]]] = [
         "upgrade",
         {"registry_code": registry_code().code_hash.hex()},
     ),
+    (
+        registry_messages.set_rule(RULE),
+        "set_rule",
+        {
+            "rule": bytes(RULE.cell.hash).hex(),
+            "fmspc": "0d" * 6,
+            "evaluation": 19,
+            "valid_until": 1_800_000_000,
+            "anchor": "0b" * 32,
+        },
+    ),
+    (registry_messages.allow(Removal.PLATFORM, NEW), "allow", {"what": "platform", "id": NEW.hex()}),
     (
         registry_messages.set_parameters(PARAMETERS),
         "set_parameters",

@@ -11,6 +11,7 @@ from typing import Final
 
 from pytoniq_core import Cell
 
+from cocoon_attestation.errors import MalformedError
 from cocoon_attestation.reference import TeeKind
 from cocoon_ton.attestation_rules import AttestationRule
 from cocoon_ton.cells import Reader, read_dict
@@ -77,7 +78,7 @@ def parse_claim(cell: Cell) -> KeyClaim:
 
 
 def parse_policy(cell: Cell) -> RegistryPolicy:
-    """Read a policy cell.
+    """Read a policy cell. A list of kinds that does not parse lets nobody in, here as in the contract.
 
     Raises:
         MalformedError: not a policy.
@@ -85,8 +86,12 @@ def parse_policy(cell: Cell) -> RegistryPolicy:
     reader = Reader(cell)
     kinds, statuses = reader.uint(8), reader.uint(8)
     minimum, dev_root_hash = reader.uint(32), reader.raw(32)
-    recorded = read_dict(reader.maybe_ref(), 8, lambda r: r.coins())
+    listed = reader.maybe_ref()
     reader.end()
+    try:
+        recorded = read_dict(listed, 8, lambda r: r.coins())
+    except MalformedError:
+        recorded = {}
     return RegistryPolicy(
         tee_kinds=frozenset(kind for kind in TeeKind if kinds >> kind.value & 1),
         statuses=frozenset(name for bit, name in enumerate(STATUS_BITS) if statuses >> bit & 1),

@@ -113,6 +113,17 @@ class TestRead:
         with pytest.raises(ChainUnavailableError, match="not known"):
             await chain.account(ALICE, later)
 
+    async def test_masterchain_blocks_by_number(self, devnet: Devnet, chain: LiteChain) -> None:
+        """What TVM knows of the masterchain is what the client proves: the beacons of attestations."""
+        devnet.tick(130)
+        known = devnet.chain.prev_blocks(devnet.chain.master.seqno)
+        assert [block.seqno for block in known.last_100] == [100, 0]
+        for block in (*known.last_100, *known.last[:2]):
+            found = await chain.masterchain_block(block.seqno)
+            assert (found.seqno, found.root_hash) == (block.seqno, block.root_hash)
+        with pytest.raises(ChainUnavailableError):
+            await chain.masterchain_block(devnet.chain.master.seqno + 50)
+
     async def test_transactions_in_pages(self, devnet: Devnet, chain: LiteChain) -> None:
         for amount in range(1, 41):
             devnet.fund(ALICE, amount)

@@ -47,6 +47,14 @@ def test_parts() -> None:
     assert config.test_only
 
 
+def test_the_zerostate_is_pinned_where_it_is_named() -> None:
+    config = global_config()
+    with pytest.raises(ConfigError, match="zero_state"):
+        _ = network(global_config=config).zero_state
+    config["validator"]["zero_state"] = config["validator"]["init_block"] | {"seqno": 0}
+    assert network(global_config=config).zero_state.seqno == 0
+
+
 def test_addresses_above_half_are_negative_numbers() -> None:
     config = global_config()
     config["liteservers"][0]["ip"] = -1062731519

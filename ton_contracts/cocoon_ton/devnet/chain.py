@@ -9,12 +9,11 @@ from typing import Final, cast
 
 from pytoniq_core import Cell, begin_cell
 
-from cocoon_ton.cells import Reader, read_dict
 from cocoon_ton.devnet import blocks, states, worldview
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, BlockTree
 from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.collation import Collation, account_entry, destination
-from cocoon_ton.devnet.genesis import ConfigDict
+from cocoon_ton.devnet.genesis import ConfigDict, find_library
 from cocoon_ton.devnet.store import Commit, Store
 from cocoon_ton.devnet.values import (
     BASECHAIN,
@@ -238,8 +237,7 @@ class Chain:
 
     def library(self, hash: bytes) -> Cell | None:
         """The public library with this hash."""
-        entries = read_dict(self.libraries, 256, _library)
-        return entries.get(int.from_bytes(hash))
+        return find_library(self.libraries, hash)
 
     def block(self, workchain: int, seqno: int) -> Block | None:
         """A block by number."""
@@ -366,10 +364,3 @@ class Chain:
         self._full.move_to_end(account)
         while len(self._full) > _CACHED_ACCOUNTS:
             self._full.popitem(last=False)
-
-
-def _library(description: Reader) -> Cell:
-    """The cell of a ``LibDescr``; who published it is of no use here."""
-    cell = description.ref()
-    description.uint(description.bits_left)
-    return cell
