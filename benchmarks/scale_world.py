@@ -303,6 +303,7 @@ async def empty_world(
                 tee_kinds=frozenset({release.tee}),
                 min_tcb_evaluation=EVALUATION_NUMBER,
                 dev_root_hash=hashlib.sha256(platform.root_der).digest(),
+                recorded={release.tee: STAKE},
             ),
             releases=(release,),
             models={MODEL: MODEL_NAME},

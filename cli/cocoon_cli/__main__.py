@@ -39,6 +39,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Fetch what vendors say about hardware.",
     ),
     "log": ("cocoon_cli.log", "log", "Read the logs that nodes anchor on chain."),
+    "governance": (
+        "cocoon_cli.governance",
+        "governance",
+        "Propose, approve and carry out changes of the registry.",
+    ),
     "explain": ("cocoon_cli.explain", "explain", "Explain an error code or a check id."),
     "completion": ("cocoon_cli.completion", "completion", "Print shell completion code."),
 }

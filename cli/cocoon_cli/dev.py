@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cocoon_cli import devcontrol, devsnapshots
+from cocoon_cli import devcontrol, devcouncil, devsnapshots
 from cocoon_cli.devconnect import connection, explain
 from cocoon_cli.devnetwork import DevNetwork, DevSettings, default_root
 from cocoon_cli.options import common_options
@@ -23,6 +23,7 @@ def dev() -> None:
 for command in (devcontrol.status, devcontrol.fund, devcontrol.warp, devcontrol.tick, devcontrol.faults):
     dev.add_command(command)
 dev.add_command(devsnapshots.snapshot)
+dev.add_command(devcouncil.council)
 
 
 @dev.command()

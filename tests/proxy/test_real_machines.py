@@ -6,13 +6,17 @@ import dataclasses
 import secrets
 import sys
 import time
+import types
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytoniq_core import Address
 
+from cocoon.v1 import host_service_pb2
+from cocoon_attestation.binding import parse_key_binding
 from cocoon_attestation.errors import EvidenceRejectedError
 from cocoon_attestation.evidence import parse_evidence
 from cocoon_enclave.attestation.machine import make_machine
@@ -20,6 +24,7 @@ from cocoon_enclave.attestation.simulated import DevPlatform
 from cocoon_enclave.attestation.simulated_node import simulated_snp_release
 from cocoon_enclave.attestation.simulated_vendors import DevVendors
 from cocoon_enclave.gpu_config import gpu_config
+from cocoon_enclave.host.attest import Attestor
 from cocoon_proxy import events as e
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "enclave"), str(Path(__file__).parent)]
@@ -116,3 +121,73 @@ async def test_gpus_of_another_machine(
             maker._machine = honest
             client._pool.health.clear()
             assert (await client.complete(CHAT, harness.body("hello", stream=False))).text == "hello"
+
+
+class Paid(Exception):  # noqa: N818  # ends an attestation where the host would pay
+    """The host would send this message."""
+
+
+class Purse:
+    """A treasury that stops at the first payment."""
+
+    async def pay(self, **payment: Any) -> None:
+        raise Paid(payment["key"])
+
+
+@pytest.mark.parametrize(("tee", "gpus", "fault"), [("snp", 0, "snp.crl"), ("tdx", 1, "gpu.ocsp")])
+async def test_the_host_pays_only_for_evidence_that_clients_accept(
+    start: Start, tee: str, gpus: int, fault: str
+) -> None:
+    """The host agent's own appraisal, before anything goes on chain."""
+    async with start(tee, gpus) as live:
+        chain: Any = live.network.chain
+
+        async def masterchain_block(seqno: int) -> Any:
+            return types.SimpleNamespace(seqno=seqno, root_hash=b"\x05" * 32)
+
+        chain.masterchain_block = masterchain_block
+        status = await live.node.host.GetStatus(host_service_pb2.GetStatusRequest())
+        binding = parse_key_binding(status.key_binding)
+        attestor = Attestor(
+            live.network.config,
+            chain=chain,
+            treasury=Purse(),  # type: ignore[arg-type]  # all that is used of one
+            enclave=live.node.host,
+            node=Address((0, binding.node)),
+            clock=time.time,
+        )
+        state: Any = types.SimpleNamespace(stake=10**12)
+        with pytest.raises(Paid, match="attest"):
+            await attestor.attest(binding, state)
+        maker = live.node.enclave._evidence
+        machine = maker._machine
+        if tee == "snp":
+            spoilt = dataclasses.replace(machine, attester=Without(machine.attester))
+        else:
+            spoilt = dataclasses.replace(machine, gpus=Without(machine.gpus))
+        maker._machine = spoilt
+        with pytest.raises(EvidenceRejectedError) as caught:
+            await attestor.attest(binding, state)
+        assert caught.value.checks is not None
+        assert fault in {check.id for check in caught.value.checks.failed}
+
+
+class Without:
+    """An attester, or GPUs, whose revocation statements were lost."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def attest(self, report_data: bytes) -> Any:
+        message = self.inner.attest(report_data)
+        message.crl = b""
+        return message
+
+    def evidence(self, nonce: bytes, *, complete: bool = True) -> Any:
+        devices = self.inner.evidence(nonce, complete=complete)
+        for device in devices:
+            del device.ocsp_responses[:]
+        return devices

@@ -12,6 +12,7 @@ from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.boc.hashmap.hashmap import HashMap
 
 from cocoon_attestation.errors import UnsupportedError
+from cocoon_ton.cells import Reader, read_dict
 from cocoon_ton.devnet.dictionary import label_bits, plain_dict
 from cocoon_ton.emulator import make_account
 from cocoon_ton.emulator.multisig import order_code
@@ -95,6 +96,17 @@ def public_libraries() -> Cell | None:
     # one entry: a label of all 256 bits, then the value itself
     root = begin_cell().store_bits(label_bits(format(int.from_bytes(code.hash), "0256b"), 256))
     return cast(Cell, root.store_cell(library).end_cell())
+
+
+def find_library(libraries: Cell | None, hash: bytes) -> Cell | None:
+    """The public library with this hash in the dictionary `libraries`."""
+
+    def cell_of(description: Reader) -> Cell:
+        cell = description.ref()
+        description.uint(description.bits_left)  # who published it
+        return cell
+
+    return read_dict(libraries, 256, cell_of).get(int.from_bytes(hash))
 
 
 def short_key_id(public_key: bytes) -> bytes:
