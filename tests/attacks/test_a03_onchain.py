@@ -198,6 +198,27 @@ async def test_a_removal_on_the_way_is_told(host: Host, monkeypatch: pytest.Monk
     assert not host.attested()
 
 
+async def test_nonsense_from_strangers_is_no_refusal(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send the node messages that fail, also while its host waits for an answer."""
+    pay, known = host.treasury.pay, host.world.chain.account
+    hidden: list[Any] = []
+
+    async def disturbed(**arguments: Any) -> None:
+        before = known(host.world.node)
+        await pay(**arguments)
+        assert not host.world.to_node(host.world.stranger, node_messages.unbond_body()).success
+        hidden.extend([before, before])  # the host sees the result a little later
+
+    def late(address: Any) -> Any:
+        return hidden.pop() if hidden and address == host.world.node else known(address)
+
+    monkeypatch.setattr(host.treasury, "pay", disturbed)
+    monkeypatch.setattr(host.world.chain, "account", late)
+    await host.attest()
+    assert not hidden
+    assert host.attested()
+
+
 async def test_the_agent_notices_that_its_rule_is_gone(host: Host) -> None:
     await host.agent.step()
     assert host.attested()

@@ -110,8 +110,8 @@ class Attestor:
             now=int(self._clock()),
         )
         before = (await self._chain.account(self._node)).last_tx_lt
-        await self._send(route, published, binding)
-        await self._await_answer(published, after_lt=before)
+        sender = await self._send(route, published, binding)
+        await self._await_answer(published, sender=sender, after_lt=before)
 
     async def _publish(self, registry: RegistryState) -> Published:
         """Evidence over the newest block that Pck takes as a beacon."""
@@ -132,7 +132,8 @@ class Attestor:
         )
         return Published(evidence=parse_evidence(response.evidence), verified=verified)
 
-    async def _send(self, route: Route, published: Published, binding: KeyBinding) -> None:
+    async def _send(self, route: Route, published: Published, binding: KeyBinding) -> Address:
+        """Send it; returns whose message the node gets."""
         if not isinstance(route, ByQuote):
             body = attest_body(
                 key_binding=binding.to_boc(),
@@ -143,7 +144,7 @@ class Attestor:
             await self._treasury.pay(
                 key=f"attest:{bytes(body.hash).hex()}", to=self._node, value=NODE_MESSAGE_VALUE, body=body
             )
-            return
+            return self._treasury.address
         account = await self._chain.account(route.identity.address)
         message = quote_message(
             route,
@@ -160,8 +161,9 @@ class Attestor:
             body=message.body,
             state_init=message.state_init,
         )
+        return message.to
 
-    async def _await_answer(self, published: Published, *, after_lt: int) -> None:
+    async def _await_answer(self, published: Published, *, sender: Address, after_lt: int) -> None:
         """Wait until the node holds the key with this evidence, or something was refused on the way."""
         waited = 0.0
         while True:
@@ -169,7 +171,7 @@ class Attestor:
             state = parse_node(account.data) if account.data is not None else None
             if state is not None and _holds(state, published):
                 return
-            refused = await self._refusal(after_lt)
+            refused = await self._refusal(sender, after_lt)
             if refused is not None:
                 raise refused
             if waited >= RESULT_S:
@@ -177,19 +179,16 @@ class Attestor:
             await self._sleep(_POLL_S)
             waited += _POLL_S
 
-    async def _refusal(self, after_lt: int) -> AttestRefusedError | None:
-        """What the node's transactions since then say about a refusal."""
+    async def _refusal(self, sender: Address, after_lt: int) -> AttestRefusedError | None:
+        """What the node's transactions since then say about a refusal; anybody may send it nonsense."""
         for transaction in await self._chain.transactions(self._node, after_lt=after_lt):
-            if (
-                not transaction.success
-                and transaction.in_msg is not None
-                and not transaction.in_msg.bounced
-            ):
+            message = transaction.in_msg
+            if message is None:
+                continue
+            if message.source == sender and not message.bounced and not transaction.success:
                 return _refused("the node", transaction)
-            if transaction.in_msg is not None and transaction.in_msg.bounced:
-                if transaction.in_msg.source != self._network.registry_address:
-                    continue
-                return await self._registrys_reason(transaction.in_msg.created_lt)
+            if message.source == self._network.registry_address and message.bounced:
+                return await self._registrys_reason(message.created_lt)
         return None
 
     async def _registrys_reason(self, bounced_lt: int) -> AttestRefusedError:
