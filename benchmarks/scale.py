@@ -30,8 +30,8 @@ from pytoniq_core import Address
 from scale_world import TON, ScaleWorld, empty_world, seed  # type: ignore[import-not-found]
 
 from cocoon_ton.channel import parse_channel
-from cocoon_ton.emulator.boc import write_boc
 from cocoon_ton.messages import Transfer
+from cocoon_ton.proof.boc import write_boc
 
 QUESTION: Final = "does one chain carry a whole network, and how long does a client need to discover it?"
 GOAL_S: Final = 2.0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cocoon_enclave.attestation.simulated import DevPlatform
     from cocoon_enclave.models.demo import FetchedModel
     from cocoon_ton.attestation_rules import AttestationRule
+    from cocoon_ton.registry import NodeEntry
 
 NANO = 10**9
 RULE_DAYS = 3650
@@ -138,8 +139,8 @@ async def fund(network: NetworkConfig, outbox: Path, to: Address, amount: int, *
         raise found
 
 
-async def wait_attested(network: NetworkConfig, *, within: float, alive: Callable[[], None]) -> str:
-    """Wait until the registry lists a node with recorded evidence; its account id in hex.
+async def wait_attested(network: NetworkConfig, *, within: float, alive: Callable[[], None]) -> NodeEntry:
+    """Wait until the registry lists a node whose keys count.
 
     `alive` raises if a process that is needed for it has ended.
     """
@@ -151,10 +152,8 @@ async def wait_attested(network: NetworkConfig, *, within: float, alive: Callabl
             alive()
             account = await chain.account(network.registry_address)
             if account.data is not None:
-                nodes = parse_registry(account.data).nodes.values()
-                for node in nodes:
-                    if node.is_attested(int(time.time())):
-                        return node.account_id.hex()
+                for node in parse_registry(account.data).usable_nodes(int(time.time())):
+                    return node
             await asyncio.sleep(0.2)
     raise UnavailableError(
         "the node did not join in time", hint="see host.log and enclave.log in the network's logs folder"

@@ -229,9 +229,11 @@ class DevNetwork:
 
         started = time.monotonic()
         node = await wait_attested(network, within=60.0, alive=self.check_alive)
+        verified = node.claim is not None and node.claim.verified
+        how = "its quote was verified on chain" if verified else "the digest of its evidence was recorded"
         self._say(
             "node",
-            f"{node[:16]}… joined with stake and recorded its evidence, {time.monotonic() - started:.1f} s",
+            f"{node.account_id.hex()[:16]}… joined with stake, {how}, {time.monotonic() - started:.1f} s",
         )
 
     def check_alive(self) -> None:

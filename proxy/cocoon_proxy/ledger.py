@@ -87,10 +87,18 @@ class Ledger:
         with self._transaction() as db:
             db.execute("UPDATE channels SET state=? WHERE id=?", (state, id))
 
-    def set_deposit(self, id: bytes, deposit: int) -> None:
-        """Record what was put into a channel in all, as the chain shows it."""
+    def set_open(self, id: bytes, deposit: int) -> None:
+        """Record that the chain shows a channel open, and what was put into it in all.
+
+        One step: a planned channel's deposit is what its deploying transfer is repeated with. While a top-up
+        is under way it is not known whether the chain's deposit holds it already, so the known one stays.
+        """
         with self._transaction() as db:
-            db.execute("UPDATE channels SET deposit=? WHERE id=?", (str(deposit), id))
+            db.execute(
+                "UPDATE channels SET state='open',"
+                " deposit=CASE WHEN pending_top_up='0' THEN ? ELSE deposit END WHERE id=?",
+                (str(deposit), id),
+            )
 
     def begin_top_up(self, id: bytes, amount: int) -> ChannelRow:
         """Record a top-up before it is sent. One that was begun before must be finished first."""

@@ -131,7 +131,7 @@ class Payments:
             return True
 
     async def top_up(self, id: bytes, amount: int) -> ChannelRow:
-        """Add `amount` to an open channel."""
+        """Add `amount` to an open channel. One of this amount that a crash left unfinished is this one."""
         row = await durable(lambda: self._ledger.channel(id))
         async with self._locks.setdefault(row.node, asyncio.Lock()):
             row = await self._refresh(row)
@@ -139,7 +139,10 @@ class Payments:
                 raise PaymentError(
                     f"the channel is {row.state}", hint="a new one opens with the next request"
                 )
-            return await self._top_up(row, amount)
+            pending = row.pending_top_up
+            if pending:
+                row = await self._top_up(row, pending)
+            return row if pending == amount else await self._top_up(row, amount)
 
     def give_up(self, id: bytes) -> None:
         """Stop using a channel that its node refuses; its money comes back by `Closing.advance`."""
@@ -234,10 +237,8 @@ class Payments:
             self._confirmed.discard(row.id)
             await durable(lambda: self._ledger.set_channel_state(row.id, "closing"))
         else:
-            if not row.pending_top_up:  # else it is not known whether the balance holds it already
-                deposit = max(0, found.balance + found.state.paid - CHANNEL_RESERVE)
-                await durable(lambda: self._ledger.set_deposit(row.id, deposit))
-            await durable(lambda: self._ledger.set_channel_state(row.id, "open"))
+            deposit = max(0, found.balance + found.state.paid - CHANNEL_RESERVE)
+            await durable(lambda: self._ledger.set_open(row.id, deposit))
             self._confirmed.add(row.id)
         return await durable(lambda: self._ledger.channel(row.id))
 

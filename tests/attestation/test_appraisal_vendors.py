@@ -289,6 +289,10 @@ def test_snp_measurement_of_no_release(
     node = snp_node(lab, amd, other)
     node.binding = dataclasses.replace(node.binding, release_id=snp_release.release_id)
     assert failures(node, snp_policy) == ("snp.measurement",)
+    with pytest.raises(EvidenceRejectedError) as caught:
+        appraise(node.evidence(lab.challenge), policy=snp_policy, challenge=lab.challenge, now=lab.now)
+    assert caught.value.checks is not None
+    assert {check.id for check in caught.value.checks.skipped} == {"release.models", "release.gpu"}
 
 
 def test_snp_binding_names_another_release_than_was_measured(

@@ -456,3 +456,11 @@ def test_any_text_is_a_config_error_or_rules(text: str) -> None:
         warnings.simplefilter("ignore", UnsafePolicyWarning)
         with pytest.raises(ConfigError):
             rules_from_toml(text)
+
+
+def test_set_of_a_rule_has_a_limit() -> None:
+    values = frozenset(range(leaves.MAX_VALUES))
+    leaves.require_set("rule", values)
+    for wrong in (frozenset(), values | {-1}, [1]):
+        with pytest.raises(ConfigError):
+            leaves.require_set("rule", wrong)

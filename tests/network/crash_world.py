@@ -98,7 +98,7 @@ class Life:
         log = self.root / "logs" / f"{name}.log"
         return log.read_text(errors="replace")[-3000:] if log.exists() else ""
 
-    def until(self, look: Callable[[], T], what: str, within: float = 60.0) -> T:
+    def until(self, look: Callable[[], T], what: str, within: float = 150.0) -> T:
         """Wait until `look` returns something true, while the processes are tended."""
         end = time.monotonic() + within
         while True:
@@ -112,10 +112,16 @@ class Life:
             time.sleep(0.1)
 
     def cocoon(
-        self, *arguments: str, ok: Callable[[dict[str, Any]], bool] = lambda _: True
+        self,
+        *arguments: str,
+        ok: Callable[[dict[str, Any]], bool] = lambda _: True,
+        done: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
-        """Run a command until it ends well and `ok` likes its answer; a person would type it again."""
-        end = time.monotonic() + 90
+        """Run a command until it ends well and `ok` likes its answer; a person would type it again.
+
+        done: whether a command that died had done its work, as a person would look before typing it again.
+        """
+        end = time.monotonic() + 240
         argv = [
             sys.executable, str(HERE / "crash_launch.py"), str(self._plan), "client", "cocoon_cli", *arguments,
             "--network", str(self.root / "network.json"), "--json",
@@ -134,6 +140,8 @@ class Life:
                 out, err = process.communicate()
             if process.returncode == 0 and ok(document := json.loads(out)):
                 return dict(document)
+            if process.returncode == -signal.SIGKILL and done():
+                return {}
             if process.returncode == 2 or b"Traceback" in err or time.monotonic() > end:
                 raise CrashError(
                     f"{arguments}: {process.returncode} {out.decode()} {err.decode()[-3000:]}; {self.deaths}"
@@ -163,7 +171,7 @@ class Life:
 
     def live(self, *, rounds: int = 1) -> None:
         """Everything from nothing to an empty outbox, with `rounds` channels one after the other."""
-        network = self._begin()
+        network = self.begin()
         node = node_identity(network, host_wallet(self.root / "host", network.global_id)).address
         self.until(lambda: self._attested(node), "attested")
         for _ in range(rounds):
@@ -171,19 +179,20 @@ class Life:
         self.until(self._quiet, "nothing pending")
 
     def _one_channel(self, node: Address) -> None:
-        self._ask()
+        self.ask()
         (channel,) = self.ledger("SELECT id FROM channels WHERE state = 'open'")
         id = bytes(channel["id"])
         self.channels.append(id)
-        self.cocoon("wallet", "top-up", id.hex(), "0.5", "--yes")
-        self._ask()
+        self.cocoon("wallet", "top-up", id.hex(), "0.5", "--yes", done=lambda: self._topped_up(id))
+        self.ask()
         self.until(lambda: self._anchored(node), "anchored")
         self.cocoon("wallet", "close", id.hex(), "--yes")
         self.until(lambda: self._settled(id), "settled after the close began")
         self.until(self._warp, "time")
         self.cocoon("wallet", "close", id.hex(), "--yes", ok=lambda found: found["state"] == "closed")
 
-    def _begin(self) -> NetworkConfig:
+    def begin(self) -> NetworkConfig:
+        """Start everything up to the host agent."""
         from enclave_testkit import write_tiny_model  # type: ignore[import-not-found]
 
         write_tiny_model(self.home / "tiny")
@@ -204,8 +213,18 @@ class Life:
         self._start(
             "enclave", str(HERE.parent / "enclave" / "enclave_testkit.py"), str(self.root / "enclave.toml")
         )
-        self._start("host", "cocoon_cli", "host", "run", "--config", str(self.root / "host.toml"), "--json")
+        self.start_host()
         return network
+
+    def start_host(self) -> None:
+        """Start the host agent."""
+        self._start("host", "cocoon_cli", "host", "run", "--config", str(self.root / "host.toml"), "--json")
+
+    def end(self, name: str) -> None:
+        """Kill a process for good: it is not tended any more."""
+        process = self._parts.pop(name)
+        process.kill()
+        process.stop()
 
     def _network(self, platform: DevPlatform, registry: str) -> NetworkConfig:
         directory = self.root / "chain"
@@ -250,7 +269,8 @@ class Life:
         )  # fmt: skip
         (self.root / "host.toml").write_text(text + 'settle_minimum = "0.000001"\n')
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """One answer."""
         before = self.answers
         self.cocoon("chat", "Say something.", "--model", "tiny", "--max-tokens", "6")
         self.answers = before + 1
@@ -267,6 +287,10 @@ class Life:
                 return await chain.account(address)
 
         return asyncio.run(main())
+
+    def now(self) -> int:
+        """The chain's time."""
+        return int(asyncio.run(send_command(self.root / "chain", "status"))["now"])
 
     def node(self, address: Address) -> NodeState:
         """The node contract."""
@@ -303,6 +327,10 @@ class Life:
     def _warp(self) -> bool:
         asyncio.run(send_command(self.root / "chain", "warp", seconds=CLOSE_DELAY_S))
         return True
+
+    def _topped_up(self, channel: bytes) -> bool:
+        rows = self.ledger("SELECT id, top_ups, pending_top_up FROM channels")
+        return any((row["id"], row["top_ups"], row["pending_top_up"]) == (channel, 1, "0") for row in rows)
 
     def ledger(self, query: str) -> list[sqlite3.Row]:
         """Rows of the client's ledger."""

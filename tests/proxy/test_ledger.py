@@ -124,7 +124,7 @@ def test_the_daily_cap_counts_what_may_have_been_spent(tmp_path: Path) -> None:
 
 def test_amounts_beyond_64_bits_are_kept_exactly(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ledger.set_deposit(CHANNEL, 2**100)
+    ledger.set_open(CHANNEL, 2**100)
     assert ledger.channel(CHANNEL).deposit == 2**100
     ledger.close()
 

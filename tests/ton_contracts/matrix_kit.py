@@ -23,6 +23,7 @@ from typing import Final
 
 from pytoniq_core import Address, Builder, Cell
 
+from cocoon_attestation.merkle import MerkleTree
 from cocoon_ton.emulator import EmulatedTransaction, Emulator, SendResult, TestChain
 from cocoon_ton.emulator.accounts import internal_message
 from cocoon_ton.registry_messages import RegistryGenesis
@@ -99,9 +100,9 @@ class Row:
         return found if isinstance(found, tuple) else (found,)
 
 
-def operations(contract: str, union: str) -> list[str]:
+def operations(contract: str, union: str, file: str = "messages.tolk") -> list[str]:
     """The messages of a Tolk union type, in the order of the source."""
-    source = (CONTRACTS / contract / "messages.tolk").read_text()
+    source = (CONTRACTS / contract / file).read_text()
     found = re.search(rf"^type {union} =((?:\s*\|?\s*\w+)(?:\s*\|\s*\w+)*)", source, re.MULTILINE)
     assert found is not None, union
     return re.findall(r"\w+", found[1])
@@ -197,7 +198,8 @@ def abroad(world: World) -> TestChain:
 
 def copied(world: World) -> World:
     """The same world once more, so that a test may change it."""
-    return dataclasses.replace(world, chain=_copied(world.chain, world.chain.emulator))
+    chain = _copied(world.chain, world.chain.emulator)
+    return dataclasses.replace(world, chain=chain, tree=MerkleTree())
 
 
 def _copied(source: TestChain, emulator: Emulator) -> TestChain:

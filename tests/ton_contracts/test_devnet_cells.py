@@ -17,7 +17,7 @@ from cocoon_ton.devnet.cells import Keep, Stub, merkle_proof, merkle_update, pru
 from cocoon_ton.devnet.dictionary import AugDict, label_bits, plain_dict
 from cocoon_ton.devnet.states import account_dict, accounts_cell, total_balance
 from cocoon_ton.devnet.values import AccountEntry, Block, BlockId, account_key, store_block_ref
-from cocoon_ton.emulator.boc import write_boc
+from cocoon_ton.proof.boc import write_boc
 
 EMPTY = begin_cell().end_cell()
 

@@ -23,7 +23,7 @@ from cocoon_ton.devnet.genesis import make_config, public_key
 from cocoon_ton.devnet.liteserver import LiteServer
 from cocoon_ton.devnet.store import Store
 from cocoon_ton.emulator import find_sandbox
-from cocoon_ton.emulator.boc import write_boc
+from cocoon_ton.proof.boc import write_boc
 
 FUNCTION = re.compile(r"liteServer\.(nonfinal\.)?(get|list|wait|runSmc|sendMessage|lookupBlock(?!Result))")
 VALIDATOR = SigningKey(b"\x01" * 32)

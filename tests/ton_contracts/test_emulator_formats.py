@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.tlb.vm_stack import VmStack
 
-from cocoon_ton.emulator.boc import from_base64, to_base64, write_boc
+from cocoon_ton.emulator.boc import from_base64, to_base64
 from cocoon_ton.emulator.errors import EmulatorError
 from cocoon_ton.emulator.stack import StackInput, read_stack, write_stack, write_value
+from cocoon_ton.proof.boc import write_boc
 
 
 def _cell(bits: str, refs: list[Cell]) -> Cell:

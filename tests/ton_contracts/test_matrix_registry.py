@@ -15,7 +15,7 @@ from cocoon_ton.emulator import Emulator
 from cocoon_ton.registry import EntryState
 from cocoon_ton.registry_messages import Removal
 
-from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, TON, World
+from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, RULE, TON, World
 from .matrix_kit import (
     Harmless,
     Make,
@@ -35,6 +35,7 @@ from .matrix_kit import (
     stranger,
     worth,
 )
+from .test_registry import update_head
 
 LITTLE = TON // 100
 """Less than gas, one event and one answer cost."""
@@ -102,8 +103,8 @@ def named(world: World) -> None:
 def update(world: World, **changes: object) -> Message:
     identity = dataclasses.replace(world.node_identity, **changes)  # type: ignore[arg-type]
     terms = node_messages.offered_terms_cell(endpoint="a:1", models=[MODEL], prices=PRICES, simulated=True)
-    entry = Builder().store_ref(identity.cell).store_coins(11 * TON).store_ref(terms).store_bit(0)
-    body = finish(begin(opcodes.REGISTRY_NODE_UPDATE).store_uint(0, 64).store_ref(finish(entry)))
+    entry = Builder().store_ref(identity.cell).store_coins(11 * TON).store_ref(terms)
+    body = finish(update_head().store_ref(finish(entry)).store_bit(0))
     return Message(sender=identity.address, body=body)
 
 
@@ -215,6 +216,7 @@ CHANGES = {
     "Allow": registry_messages.allow(Removal.NODE, NEW),
     "SetGovernance": registry_messages.set_governance(Address((0, NEW))),
     "Upgrade": registry_messages.upgrade(registry_code().cell),
+    "SetRule": registry_messages.set_rule(RULE),
 }
 
 

@@ -13,7 +13,8 @@ from pytoniq_core import Cell, begin_cell
 from pytoniq_core.boc.builder import Builder
 from pytoniq_core.boc.exotic import LevelMask
 
-from cocoon_ton.emulator.boc import read_boc, write_boc
+from cocoon_ton.emulator.boc import read_boc
+from cocoon_ton.proof.boc import write_boc
 
 __all__ = [
     "Keep",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, cast
 
 from pytoniq_core import Cell, begin_cell
 
-from cocoon_ton.devnet import blocks, states
+from cocoon_ton.devnet import blocks, states, worldview
 from cocoon_ton.devnet.blocktree import COLLAPSE_LEVEL, BlockTree
 from cocoon_ton.devnet.cells import read_boc, write_boc
 from cocoon_ton.devnet.collation import Collation, account_entry, destination
@@ -20,10 +20,11 @@ from cocoon_ton.devnet.values import (
     MASTERCHAIN,
     AccountEntry,
     Block,
+    BlockId,
     account_key,
     workchain_of,
 )
-from cocoon_ton.emulator import EMPTY_ACCOUNT, Emulator, EmulatorError, McBlockId, PrevBlocks
+from cocoon_ton.emulator import EMPTY_ACCOUNT, Emulator, EmulatorError, PrevBlocks
 
 LT_ALIGN: Final = 1_000_000
 _CACHED_STATES: Final = 64
@@ -70,7 +71,7 @@ class Chain:
             entries[account] = account_entry(shard_account, whole=True)
             cell = shard_account.refs[0]
             bocs[bytes(cell.hash)] = write_boc([cell])
-        accounts = _by_workchain(entries.items())
+        accounts = states.by_workchain(entries.items())
         shard_cell = self._shard_state(0, 0, 0, accounts[BASECHAIN], None)
         shard = blocks.zero_block(BASECHAIN, shard_cell, 0)
         master_cell = self._master_state(0, 0, 0, shard, accounts, BlockTree())
@@ -87,7 +88,7 @@ class Chain:
         self.shard = self._require(BASECHAIN, None)
         self.master = self._require(MASTERCHAIN, None)
         self.zero = self._require(MASTERCHAIN, 0)
-        self._accounts = _by_workchain(self.store.accounts_at(self.master.seqno))
+        self._accounts = states.by_workchain(self.store.accounts_at(self.master.seqno))
         self._queue = deque(read_boc(boc) for boc in self.store.queue())
         self._tree = self._tree_before(self.master.seqno + 1)
         self._key = self.store.block(MASTERCHAIN, 1)
@@ -198,7 +199,7 @@ class Chain:
         seqno, utime, end = self.shard.seqno + 1, collation.utime, max(collation.lt, start + 1)
         accounts = dict(self._accounts)
         for account, entry in collation.changed.items():
-            _change(accounts, account, entry)
+            states.change(accounts, account, entry)
         frame = blocks.Frame(utime=utime, start_lt=start, end_lt=end, seed=collation.seed)
         shard_cell = self._shard_state(seqno, utime, end, accounts[BASECHAIN], self.master)
         done = collation.block_transactions
@@ -274,7 +275,7 @@ class Chain:
         accounts = dict(self._accounts)
         if seqno < self.shard.seqno:
             for account in self.store.changed_since(seqno):
-                _change(accounts, account, self.store.account_at(account, seqno))
+                states.change(accounts, account, self.store.account_at(account, seqno))
         return accounts
 
     def state(self, block: Block) -> Cell:
@@ -301,27 +302,20 @@ class Chain:
         """What contracts learn of the masterchain when block `seqno` is the newest."""
         if seqno not in self._prev:
             key = self._key if self._key is not None and seqno else self.zero
-            self._prev = {
-                seqno: PrevBlocks(
-                    last=tuple(self._vm_id(number) for number in _newest(seqno)),
-                    key=key.id.to_vm(),
-                    last_100=tuple(self._vm_id(number) for number in _hundreds(seqno)),
-                )
-            }
+            self._prev = {seqno: worldview.prev_blocks(seqno, key.id, self._master_id)}
         return self._prev[seqno]
 
     def seen_blocks(self, seqno: int) -> set[int]:
         """The blocks below `seqno` that contracts learn of when it is the newest."""
-        key = {self._key.seqno} if self._key is not None else set()
-        return {number for number in (*_newest(seqno), *_hundreds(seqno), *key) if number < seqno}
+        return worldview.seen_blocks(seqno, self._key.seqno if self._key is not None else 0)
 
-    def _vm_id(self, seqno: int) -> McBlockId:
+    def _master_id(self, seqno: int) -> BlockId:
         if seqno == self.master.seqno:
-            return self.master.id.to_vm()
+            return self.master.id
         id = self.store.block_id(MASTERCHAIN, seqno)
         if id is None:
             raise KeyError(f"no masterchain block {seqno}")
-        return id.to_vm()
+        return id
 
     # ---- states
 
@@ -370,28 +364,3 @@ class Chain:
         self._full.move_to_end(account)
         while len(self._full) > _CACHED_ACCOUNTS:
             self._full.popitem(last=False)
-
-
-def _newest(seqno: int) -> range:
-    """The 16 newest masterchain blocks when `seqno` is the newest."""
-    return range(seqno, -1, -1)[:16]
-
-
-def _hundreds(seqno: int) -> range:
-    """The 16 newest whose number is a multiple of 100."""
-    return range(seqno // 100 * 100, -1, -100)[:16]
-
-
-def _by_workchain(items: Iterable[tuple[bytes, AccountEntry]]) -> dict[int, states.AccountDict]:
-    """The accounts of both workchains."""
-    parts: dict[int, list[tuple[bytes, AccountEntry]]] = {BASECHAIN: [], MASTERCHAIN: []}
-    for account, entry in items:
-        parts[workchain_of(account)].append((account, entry))
-    return {workchain: states.account_dict(part) for workchain, part in parts.items()}
-
-
-def _change(accounts: dict[int, states.AccountDict], account: bytes, entry: AccountEntry | None) -> None:
-    """Put an entry in place, or take the account out (None)."""
-    workchain, key = workchain_of(account), account_key(account)
-    old = accounts[workchain]
-    accounts[workchain] = old.delete(key) if entry is None else old.set(key, entry)

@@ -36,8 +36,9 @@ from cocoon_ton.devnet.snapshots import Snapshots
 from cocoon_ton.devnet.store import Store
 from cocoon_ton.devnet.system import system_accounts
 from cocoon_ton.devnet.values import Block, BlockId, name_of
-from cocoon_ton.emulator.boc import read_boc, write_boc
+from cocoon_ton.emulator.boc import read_boc
 from cocoon_ton.emulator.sandbox import ConfigName
+from cocoon_ton.proof.boc import write_boc
 
 BLOCK_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 3.0

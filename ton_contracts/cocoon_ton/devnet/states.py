@@ -20,6 +20,7 @@ from cocoon_ton.devnet.values import (
     store_block_ref,
     store_currency,
     store_shard_ident,
+    workchain_of,
 )
 
 _OUT_QUEUE: Final = (
@@ -63,6 +64,21 @@ def account_dict(items: Iterable[tuple[bytes, AccountEntry]] = ()) -> AccountDic
     """``ShardAccounts`` of these accounts."""
     empty: AccountDict = AugDict(256, _AccountAugmentation())
     return empty.built((account_key(account), entry) for account, entry in items)
+
+
+def by_workchain(items: Iterable[tuple[bytes, AccountEntry]]) -> dict[int, AccountDict]:
+    """The accounts of both workchains."""
+    parts: dict[int, list[tuple[bytes, AccountEntry]]] = {BASECHAIN: [], MASTERCHAIN: []}
+    for account, entry in items:
+        parts[workchain_of(account)].append((account, entry))
+    return {workchain: account_dict(part) for workchain, part in parts.items()}
+
+
+def change(accounts: dict[int, AccountDict], account: bytes, entry: AccountEntry | None) -> None:
+    """Put an entry in place, or take the account out (None)."""
+    workchain, key = workchain_of(account), account_key(account)
+    old = accounts[workchain]
+    accounts[workchain] = old.delete(key) if entry is None else old.set(key, entry)
 
 
 def total_balance(accounts: AccountDict) -> int:

@@ -203,7 +203,8 @@ def write_boc(roots: Sequence[Cell]) -> bytes:
     size = max(1, (len(order).bit_length() + 7) // 8)
     body = bytearray()
     for cell in order:
-        body += cell.get_descriptors(cell.level_mask) + cell.get_data_bytes()
+        body += cell._descriptors
+        body += cell.data
         for ref in cell.refs:
             body += position[ref.hash].to_bytes(size, "big")
     offset_size = max(1, (len(body).bit_length() + 7) // 8)
