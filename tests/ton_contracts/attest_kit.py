@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from pytoniq_core import Address, Builder
+from pytoniq_core import Address, Builder, Cell
 
 from cocoon_attestation.binding import KeyBinding
 from cocoon_attestation.reference import TeeKind
 from cocoon_enclave.attestation.simulated import DevPlatform
-from cocoon_ton import pck
+from cocoon_ton import opcodes, pck
 from cocoon_ton.attestation_rules import AttestationRule
-from cocoon_ton.cells import finish
+from cocoon_ton.cells import begin, finish
 from cocoon_ton.code import pck_code
 from cocoon_ton.emulator import SendResult, TestChain
 from cocoon_ton.emulator.testchain import DEFAULT_NOW
-from cocoon_ton.pck import AttestationStatement
+from cocoon_ton.pck import AttestationStatement, PckState
 from cocoon_ton.quote_hints import QuoteProof, anchor_of
 from cocoon_ton.registry import RegistryPolicy
 from cocoon_ton.registry_messages import RegistryGenesis
@@ -122,16 +122,53 @@ def quoted(chain: TestChain, *, policy: RegistryPolicy = STRICT) -> Quoted:
         client=chain.treasury("client"),
         stranger=chain.treasury("stranger"),
     )
-    made = Quoted(
-        chain=chain,
-        platform=platform(),
-        owner=world.owner,
-        node=world.node,
-        payload=finish(Builder().store_bytes(EVIDENCE)),
-        world=world,
-    )
+    made = quoted_node(world)
     assert world.genesis.rules == (made.rule,)
     assert world.genesis.parameters.pck_code == pck_code().code_hash
     assert world.deploy_registry().success
     assert world.join().success
     return made
+
+
+def quoted_node(world: World, **changes: object) -> Quoted:
+    """What speaks for the node of a world that `quoted` made; `changes` are of the binding."""
+    return Quoted(
+        chain=world.chain,
+        platform=platform(),
+        owner=world.owner,
+        node=world.node,
+        payload=finish(Builder().store_bytes(EVIDENCE)),
+        world=world,
+        changes=changes,
+    )
+
+
+# ---- what a Pck contract tells a node
+
+
+def platform_cell(state: PckState) -> Cell:
+    """The data of a Pck contract in this state."""
+    assert state.key_x is not None
+    assert state.platform_id is not None
+    head = begin(opcodes.PCK_STORAGE).store_uint(state.not_after, 32).store_bytes(state.fmspc)
+    head.store_uint(state.pce_svn, 16).store_bytes(state.components).store_bytes(state.attestation_x)
+    head.store_bytes(state.qe_mrsigner).store_uint(state.qe_svn, 16).store_ref(state.identity.cell)
+    return finish(
+        head.store_maybe_ref(finish(Builder().store_bytes(state.key_x).store_bytes(state.platform_id)))
+    )
+
+
+def told(
+    q: Quoted,
+    platform: Cell | None = None,
+    *,
+    requester: Address | None = None,
+    release_id: bytes | None = None,
+    statement: AttestationStatement | None = None,
+) -> Cell:
+    """What Pck would tell the node: `PckAttested`. Without changes, that the owner's quote was verified."""
+    data = platform or q.chain.account(q.address).data
+    assert data is not None
+    body = begin(opcodes.PCK_ATTESTED).store_uint(6, 64).store_address(requester or q.w.owner)
+    body.store_bytes(release_id or q.platform.release().release_id)
+    return finish(body.store_ref(data).store_ref((statement or q.statement()).cell))

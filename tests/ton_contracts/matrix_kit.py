@@ -76,7 +76,7 @@ class NotApplicable:
     why: str
 
 
-Outcome = Refused | Harmless | NotApplicable | tuple[Refused, ...]
+Outcome = Refused | Harmless | NotApplicable | tuple[Refused | Harmless, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from cocoon_ton.pck import Attested, PckIdentity, parse_attested
 from cocoon_ton.registry import EntryState, KeyClaim
 from cocoon_ton.registry_messages import Removal
 
-from .attest_kit import EVIDENCE, STRICT, Quoted, quoted
+from .attest_kit import EVIDENCE, STRICT, Quoted, platform_cell, quoted, told
 from .conftest import MODEL, PARAMETERS, RELEASE, TON, key
 from .pck_kit import GPU, seeded
 
@@ -149,31 +149,6 @@ def test_the_result_counts_no_longer_than_what_it_rests_on(joined: Quoted, which
 
 
 # ---- what others say: six checks of docs/spec/onchain-attestation.md, section 6
-
-
-def platform_cell(state: pck.PckState) -> Cell:
-    """The data of a Pck contract in this state."""
-    assert state.key_x is not None
-    assert state.platform_id is not None
-    head = begin(opcodes.PCK_STORAGE).store_uint(state.not_after, 32).store_bytes(state.fmspc)
-    head.store_uint(state.pce_svn, 16).store_bytes(state.components).store_bytes(state.attestation_x)
-    head.store_bytes(state.qe_mrsigner).store_uint(state.qe_svn, 16).store_ref(state.identity.cell)
-    return finish(
-        head.store_maybe_ref(finish(Builder().store_bytes(state.key_x).store_bytes(state.platform_id)))
-    )
-
-
-def told(q: Quoted, platform: Cell | None = None, **changes: object) -> Cell:
-    """What Pck would tell the node."""
-    values: dict[str, object] = {"requester": q.w.owner, "release_id": q.platform.release().release_id}
-    values |= changes
-    requester, release_id = values["requester"], values["release_id"]
-    assert isinstance(requester, Address)
-    assert isinstance(release_id, bytes)
-    data = platform or q.chain.account(q.address).data
-    assert data is not None
-    body = begin(opcodes.PCK_ATTESTED).store_uint(6, 64).store_address(requester).store_bytes(release_id)
-    return finish(body.store_ref(data).store_ref(q.statement().cell))
 
 
 def said(q: Quoted, platform: Cell | None = None, *, sender: Address | None = None) -> SendResult:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from pytoniq_core import Address
 
 from cocoon_attestation.checkpoint import sign_checkpoint
 from cocoon_attestation.receipt import Receipt
 from cocoon_ton import node_messages, opcodes
 from cocoon_ton.cells import begin, finish
-from cocoon_ton.emulator import Emulator
+from cocoon_ton.emulator import Emulator, TestChain
 
-from .conftest import MODEL, PARAMETERS, PRICES, TON, World, key
+from .attest_kit import Quoted, platform_cell, quoted, quoted_node, told
+from .conftest import MODEL, PARAMETERS, POLICY, PRICES, RELEASE, TON, World, key
 from .matrix_kit import (
     OUT_OF_GAS,
     Harmless,
@@ -26,7 +28,6 @@ from .matrix_kit import (
     Row,
     accepted,
     after,
-    built,
     by,
     cells,
     check,
@@ -43,8 +44,6 @@ NOT_SIGNED = NotApplicable("carries no signed record")
 OWNERS_WORD = NotApplicable("nothing signed travels: the owner's contract acts on this chain only")
 ANYBODY = NotApplicable("anybody may: what counts is what the message proves")
 NO_TIME = NotApplicable("has no time of its own")
-ELSEWHERE = {"PckAttested": "test_attest.py"}
-"""Needs a quote: every fault has its test there."""
 again = functools.partial(after, lambda world: world.node)
 
 
@@ -87,6 +86,54 @@ def attest(world: World, until: int = 3600, **changes: object) -> Message:
         attested_until=world.chain.now + until,
     )
     return Message(sender=world.owner, body=body)
+
+
+def verified(world: World, **changes: object) -> Message:
+    """A genuine Pck contract says that a quote speaks for this binding."""
+    return says(quoted_node(world, **changes))
+
+
+def says(q: Quoted, sender: Address | None = None, **changes: Any) -> Message:
+    return Message(sender=sender or q.address, body=told(q, **changes))
+
+
+def other_root(world: World) -> Message:
+    """The genuine contract for the same certificate, which checked the chain from another certificate on."""
+    q = quoted_node(world)
+    identity = q.identity(q.issuer)
+    platform = platform_cell(dataclasses.replace(q.state, identity=identity))
+    return says(q, identity.address, platform=platform)
+
+
+def other_data(world: World) -> Message:
+    """A genuine contract that would speak for a certificate which is not its own."""
+    q = quoted_node(world)
+    identity = dataclasses.replace(q.identity(), leaf_hash=b"\x01" * 32)
+    return says(q, platform=platform_cell(dataclasses.replace(q.state, identity=identity)))
+
+
+def old_chain(world: World) -> Message:
+    """The certificates that Pck checked have ended."""
+    q = quoted_node(world)
+    return says(q, platform=platform_cell(dataclasses.replace(q.state, not_after=world.chain.now)))
+
+
+def old_rule(world: World) -> Message:
+    q = quoted_node(world)
+    rule = dataclasses.replace(q.rule, valid_until=world.chain.now)
+    return says(q, statement=q.statement(rule=rule))
+
+
+def first_binding(world: World) -> Message:
+    since = world.genesis.since
+    return verified(world, not_before=since, not_after=since + 86_400, seal_key_hash=b"\x55" * 32)
+
+
+def rotated(world: World) -> None:
+    """The first binding was the node's, and a newer one took its place."""
+    again(first_binding)(world)
+    world.chain.warp(100)
+    again(verified)(world)
 
 
 def terms(world: World) -> Message:
@@ -224,6 +271,40 @@ MATRIX = {
             Refused(302, abroad=True),
         ),
     ),
+    "PckAttested": row(
+        verified,
+        sender=(
+            *(
+                Refused(331, by(who)(verified))
+                for who in (
+                    lambda w: w.stranger,
+                    lambda w: w.owner,
+                    lambda w: w.registry,
+                    lambda w: w.node,
+                    lambda w: Address((-1, quoted_node(w).address.hash_part)),
+                )
+            ),
+            Refused(300, lambda w: says(quoted_node(w), requester=w.stranger)),
+        ),
+        signature=(
+            Refused(331, other_root),
+            Refused(331, other_data),
+            Refused(332, lambda w: says(quoted_node(w), release_id=RELEASE.release_id)),
+        ),
+        replay=(Harmless(prepare=again(verified)), Refused(308, first_binding, prepare=rotated)),
+        expiry=(
+            Refused(306, lambda w: verified(w, not_before=w.chain.now - 100, not_after=w.chain.now)),
+            Refused(306, lambda w: verified(w, not_before=w.chain.now + 301, not_after=w.chain.now + 3600)),
+            Refused(306, lambda w: verified(w, not_after=w.chain.now + 86_401)),
+            Refused(307, old_chain),
+            Refused(307, old_rule),
+        ),
+        network=(
+            Refused(302, lambda w: verified(w, global_id=-239)),
+            Refused(303, lambda w: verified(w, node=b"\x01" * 32)),
+            Refused(302, abroad=True),
+        ),
+    ),
     "NodeUpdateTerms": row(
         terms, sender=owner(terms), replay=NotApplicable("the same terms again change nothing that counts")
     ),
@@ -305,8 +386,11 @@ MATRIX = {
 
 @pytest.fixture(scope="module")
 def template(emulator: Emulator) -> World:
-    """An active node."""
-    return built(emulator, World.deploy_registry, World.join, World.attest)
+    """An active node with a recorded digest; the Pck contract of its platform is there too."""
+    made = quoted(TestChain(emulator=emulator), policy=POLICY)
+    assert made.w.attest().success
+    assert made.verify().success
+    return made.w
 
 
 @pytest.fixture
@@ -326,6 +410,4 @@ def test_the_honest_message_is_accepted(active: World, operation: str) -> None:
 
 
 def test_every_operation_has_its_row() -> None:
-    assert sorted([*MATRIX, *ELSEWHERE]) == sorted(operations("node", "NodeMessage", "Node.tolk"))
-    for file in ELSEWHERE.values():
-        assert "exit_code" in (Path(__file__).parent / file).read_text()
+    assert sorted(MATRIX) == sorted(operations("node", "NodeMessage", "Node.tolk"))
