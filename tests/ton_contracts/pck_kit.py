@@ -64,6 +64,16 @@ def platform_with(
     return replace(base, pck=leaf, ppid=ppid, tcb=tcb)
 
 
+def swapped(cell: Cell, old: Cell, new: Cell) -> Cell:
+    """The tree with one cell replaced."""
+    if cell.hash == old.hash:
+        return new
+    builder = Builder().store_bits(cell.bits.to01())
+    for ref in cell.refs:
+        builder.store_ref(swapped(ref, old, new))
+    return finish(builder)
+
+
 @dataclass
 class PckWorld:
     """One platform on a chain. Quotes are made for the binding and the beacon of the moment."""

@@ -22,7 +22,7 @@ from cocoon_ton.errors import UnprovableError
 from cocoon_ton.pck import PckIdentity, parse_attested
 from cocoon_ton.quote_hints import QuoteProof, anchor_of, prove_quote
 
-from .pck_kit import GPU, TON, PckWorld, platform_with, seeded
+from .pck_kit import GPU, TON, PckWorld, platform_with, seeded, swapped
 
 CODES = {entry.name: number for number, entry in opcodes.EXIT_CODES.items() if entry.contract == "Pck"}
 NOW = 1_790_000_000
@@ -413,16 +413,6 @@ def test_an_attestation_key_that_was_not_certified(known: PckWorld) -> None:
     refused(known.attest(mixed, certify=True), "WrongKey")
     hint = replace(other.signature, key_x=known.proof().signature.key_x)
     refused(known.attest(replace(other, signature=hint)), "BadRelation")
-
-
-def swapped(cell: Cell, old: Cell, new: Cell) -> Cell:
-    """The tree with one cell replaced."""
-    if cell.hash == old.hash:
-        return new
-    builder = Builder().store_bits(cell.bits.to01())
-    for ref in cell.refs:
-        builder.store_ref(swapped(ref, old, new))
-    return finish(builder)
 
 
 def resliced(data: bytes, lengths: tuple[int, ...]) -> Cell:
